@@ -37,7 +37,7 @@ _PASSES, _QUICK_PASSES = 11, 5
 # All adapters of the load have a slot, so that none is loaded during it.
 _ADAPTERS, _QUICK_ADAPTERS = 48, 8
 _LEVELS = (1, 4, 32)
-_WARM_S = 2.0
+_WARM = 400
 _WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
 
 
@@ -174,7 +174,7 @@ def _requests(
     with live_cluster(home, 1, {}) as cluster:
         for level in _LEVELS:
             setup.say(f"a server under {level} clients")
-            seen = cluster.load("random", _WARM_S, setup.length(_WINDOW_S, _QUICK_WINDOW_S), clients=level)
+            seen = cluster.load("random", _WARM, setup.length(_WINDOW_S, _QUICK_WINDOW_S), clients=level)
             share = seen.batches_per_request
             passed = 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
             left.append(seen.server_cpu_ms - passed)

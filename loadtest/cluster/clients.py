@@ -25,13 +25,15 @@ from rootstock.loadtest.cluster.traffic import arrivals, zipf
 from rootstock.loadtest.cluster.window import ClientPlan, WindowFigures
 from rootstock.loadtest.http.requests import PREDICT
 from rootstock.loadtest.load.samples import parse
-from rootstock.loadtest.measure.processes import cpu_seconds
+from rootstock.loadtest.measure.machine import cores
+from rootstock.loadtest.measure.processes import busy_seconds, cpu_seconds
 
 # An open loop has at most so many requests without an answer.
 _IN_FLIGHT = 1000
 _TIMEOUT_S = 60.0
 # The servers take a while to write their metrics, which must not count as a latency.
 _SETTLE_S = 0.5
+_POLL_S = 0.01
 # Loads into memory, loads into a slot, and batches.
 _COUNTERS = ("rootstock_loads_total:memory", "rootstock_loads_total:slot", "rootstock_batch_rows_count")
 _HEADERS = {"Content-Type": "application/json"}
@@ -39,12 +41,20 @@ _HEADERS = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The answers, the CPU seconds of the clients and of the servers, and the servers' metrics, until a time."""
+    """The answers until a time, the CPU seconds of the clients, the servers and the machine, and the metrics."""
 
+    at: float
     answers: int
     client: float
     server: float
+    machine: float
     metrics: Sequence[str]
+
+    def others_since(self, before: Snapshot) -> float:
+        """Return the share of the cores that other programs have taken since `before`."""
+        machine = self.machine - before.machine
+        ours = self.client - before.client + self.server - before.server
+        return max(0.0, machine - ours) / (cores() * (self.at - before.at))
 
     def counters(self) -> dict[str, float]:
         """Return the sum of the servers' series by name. It takes long, so call it after the load."""
@@ -83,13 +93,15 @@ class ReplicaClients:
     def run(self) -> WindowFigures:
         """Load the servers and return the figures of the window."""
         plan = self._plan
-        begin = time.monotonic() + plan.warm_s
-        self._end = begin + plan.seconds + 2 * _SETTLE_S
+        self._end = float("inf")
         senders = [gevent.spawn(self._closed) for _ in range(0 if plan.rate else plan.clients)]
         if plan.rate:
             senders.append(gevent.spawn(self._open))
-        gevent.sleep(max(0.0, begin - _SETTLE_S - time.monotonic()))
+        while len(self._ended) < plan.warm and not any(sender.ready() for sender in senders):
+            gevent.sleep(_POLL_S)
         before = self._snapshot()
+        begin = time.monotonic() + _SETTLE_S
+        self._end = begin + plan.seconds + _SETTLE_S
         gevent.sleep(max(0.0, begin + plan.seconds - time.monotonic()))
         after = self._snapshot()
         gevent.joinall(senders, raise_error=True)
@@ -109,6 +121,7 @@ class ReplicaClients:
             batches,
             1e3 * (after.server - before.server) / each,
             1e3 * (after.client - before.client) / each,
+            after.others_since(before),
             len(inside),
         )
 
@@ -148,7 +161,9 @@ class ReplicaClients:
     def _snapshot(self) -> Snapshot:
         own, answers = time.process_time(), len(self._ended)
         servers = sum(cpu_seconds(pid) or 0.0 for pid in self._plan.pids)
-        return Snapshot(answers, own, servers, [http.get("/metrics").read().decode() for http in self._https])
+        at, machine = time.monotonic(), busy_seconds()
+        metrics = [http.get("/metrics").read().decode() for http in self._https]
+        return Snapshot(at, answers, own, servers, machine, metrics)
 
 
 def main() -> None:

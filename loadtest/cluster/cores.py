@@ -19,11 +19,12 @@ class SharedCores:
 
     `slowdown` is how many times as long work takes on one core while all the others work too. Processor sharing
     is computed in virtual time: all threads have one speed, so the thread that ends next stays the same until
-    another begins.
+    another begins. `used` is the time that all cores together have worked.
     """
 
     def __init__(self, environment: Environment, cores: int, slowdown: float = 1.0) -> None:
         self._environment = environment
+        self._cores = cores
         self._speeds = [1.0] + [
             1 / (1 + (slowdown - 1) * (active - 1) / max(1, cores - 1)) for active in range(1, cores + 1)
         ]
@@ -32,6 +33,7 @@ class SharedCores:
         self._order = count()
         self._working: list[tuple[float, int, Done, Any]] = []
         self._plan = 0
+        self.used = 0.0
 
     def work(self, seconds: float, done: Done, value: Any = None) -> None:
         """Work for `seconds` of one core's time, then call `done(value)`."""
@@ -47,6 +49,7 @@ class SharedCores:
         now = self._environment.now
         if self._working:
             self._virtual += (now - self._at) * self._speed()
+            self.used += (now - self._at) * min(len(self._working), self._cores)
         self._at = now
 
     def _schedule(self) -> None:

@@ -48,7 +48,7 @@ class LiveCluster:
     def load(
         self,
         policy: str,
-        warm_s: float,
+        warm: int,
         seconds: float,
         clients: int = 0,
         rate: float = 0.0,
@@ -65,7 +65,7 @@ class LiveCluster:
             clients,
             rate,
             seed,
-            warm_s,
+            warm,
             seconds,
         )
         done = subprocess.run(

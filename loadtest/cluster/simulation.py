@@ -42,7 +42,8 @@ class SimulationPlan:
     send each next request after an answer; with `rate` instead, so many requests a second come at random times.
     `tokens` is the length of each input. A killed replica is back after `restart_s`. A deploy starts new replicas
     beside the share `surge` of the old ones at a time, and they take their places after `restart_s`. At the
-    beginning the replicas hold the adapters that `earlier` requests have left in them.
+    beginning the replicas hold the adapters that `earlier` requests have left in them, and the first phase begins
+    after `warm` answers.
     """
 
     replicas: int
@@ -58,12 +59,15 @@ class SimulationPlan:
     restart_s: float = 5.0
     surge: float = 0.25
     earlier: int = 0
+    warm: int = 0
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class PhaseFigures:
-    """What happened in a phase. Latencies are those of its answers, in milliseconds."""
+    """What happened in a phase. Latencies are those of its answers, in milliseconds.
+
+    `cpu_ms` is the cores' time for an answer, if all share one machine."""
 
     name: str
     requests_s: float
@@ -75,6 +79,7 @@ class PhaseFigures:
     retried: int
     failed: int
     answers: int
+    cpu_ms: float
 
 
 class ClusterSimulation:
@@ -111,16 +116,18 @@ class ClusterSimulation:
             self._send()
         if plan.rate:
             self._environment.timeout(next(self._gaps)).callbacks.append(self._arrive)
+        while len(self.latencies) < plan.warm:
+            self._environment.step()
         for phase in plan.phases:
             end = self._environment.now + phase.seconds
             if phase.kill_every:
                 self._environment.process(self._kill(phase.kill_every, end))
             if phase.deploy:
                 self._environment.process(self._deploy())
-            before = self._counts()
+            before, used = self._counts(), self._used()
             self.latencies = array("d")
             self._environment.run(until=end)
-            figures.append(self._figures(phase, before))
+            figures.append(self._figures(phase, before, used))
             say(f"{plan.policy}, {phase.name}: {figures[-1].answers} answers in {phase.seconds:g} simulated s")
         return figures
 
@@ -133,7 +140,12 @@ class ClusterSimulation:
         slots = self._slot_loads + sum(replica.places.slot_loads for replica in self._replicas)
         return np.array([self._cold, slots, self._refused, self._retried, self._failed])
 
-    def _figures(self, phase: SimulatedPhase, before: np.ndarray[Any, np.dtype[np.int64]]) -> PhaseFigures:
+    def _used(self) -> float:
+        return 0.0 if self._common is None else self._common.used
+
+    def _figures(
+        self, phase: SimulatedPhase, before: np.ndarray[Any, np.dtype[np.int64]], used: float
+    ) -> PhaseFigures:
         answers = len(self.latencies)
         cold, slots, refused, retried, failed = (int(n) for n in self._counts() - before)
         p50, p99 = np.percentile(self.latencies, [50, 99]) * 1e3 if answers else (0.0, 0.0)
@@ -148,6 +160,7 @@ class ClusterSimulation:
             retried,
             failed,
             answers,
+            1e3 * (self._used() - used) / max(1, answers),
         )
 
     def _start(self) -> SimulatedReplica:

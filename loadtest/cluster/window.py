@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClientPlan:
-    """The servers' ports and processes, the traffic, and the seconds before and in the window that counts.
+    """The servers' ports and processes, the traffic, and the window that counts.
 
-    `clients` send each next request after an answer; with `rate` instead, requests come at random times.
+    It begins after `warm` answers and takes `seconds`. `clients` send each next request after an answer; with
+    `rate` instead, requests come at random times.
     """
 
     ports: Sequence[int]
@@ -21,13 +22,16 @@ class ClientPlan:
     clients: int
     rate: float
     seed: int
-    warm_s: float
+    warm: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class WindowFigures:
-    """The figures of a window. Loads, batches and CPU seconds are of all servers, and divided by answers."""
+    """The figures of a window. Loads, batches and CPU time are of all servers, and divided by answers.
+
+    `others_share` is the share of the machine's cores that other programs took.
+    """
 
     requests_s: float
     p50_ms: float
@@ -38,4 +42,5 @@ class WindowFigures:
     batches_per_request: float
     server_cpu_ms: float
     client_cpu_ms: float
+    others_share: float
     answers: int

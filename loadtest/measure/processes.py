@@ -38,6 +38,16 @@ def cpu_seconds(pid: int) -> float | None:
     return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
+def busy_seconds() -> float:
+    """Return the seconds that the machine's cores have worked since its start; 0 without /proc."""
+    stat = _PROC / "stat"
+    if not stat.is_file():
+        return 0.0
+    # The first line adds up all cores: user, nice, system, idle, iowait, irq, softirq, steal, and guests again.
+    ticks = [int(field) for field in stat.read_text().split(maxsplit=9)[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def memory(pid: int) -> Memory:
     """Return the memory of a process and its live descendants. Raise OSError if /proc cannot be read."""
     rollups = [(_PROC / str(member) / "smaps_rollup").read_text() for member in _family(pid)]
