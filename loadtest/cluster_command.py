@@ -55,7 +55,7 @@ def cluster(
     kill_every: Annotated[
         float, typer.Option(min=0.01, help="The seconds between two killed replicas, in the phase with failures.")
     ] = 1.0,
-    restart: Annotated[float, typer.Option(min=0.0, help="The seconds until a new replica is ready.")] = 3.0,
+    restart: Annotated[float, typer.Option(min=0.0, help="The seconds until a new replica is ready.")] = 2.0,
     surge: Annotated[
         float, typer.Option(min=0.001, max=1.0, help="The share of replicas that a deploy replaces at a time.")
     ] = 0.25,

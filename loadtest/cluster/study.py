@@ -44,7 +44,7 @@ class PolicyStudy:
     clients: int = 3200
     seconds: float = 4.0
     kill_every: float = 1.0
-    restart_s: float = 3.0
+    restart_s: float = 2.0
     surge: float = 0.25
     earlier: int = 2_000_000
     seed: int = 0
