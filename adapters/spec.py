@@ -16,6 +16,7 @@ import numpy.typing as npt
 from rootstock.adapters import tasks
 from rootstock.adapters.language_model import CausalLM as CausalLM
 from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM, causal_lm_of, seq2seq_lm_of
+from rootstock.adapters.vocabulary.adapter_tokenizer import AdapterTokenizer
 from rootstock.adapters.vocabulary.added_token import AddedToken
 from rootstock.adapters.vocabulary.words import WordRows, WordTable
 
@@ -481,7 +482,10 @@ class AdapterWeights:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that is ready for the engine: its task and labels, its head and preprocessing, its weights."""
+    """An adapter that is ready for the engine: its task and labels, its head and preprocessing, its weights.
+
+    `tokenizer` has the tokens that the adapter brings. The engine makes it when it loads the adapter.
+    """
 
     digest: str
     task: str
@@ -492,3 +496,4 @@ class Adapter:
     weights: AdapterWeights
     prompting: Prompting = field(default_factory=Prompting)
     calibration: Calibration | None = None
+    tokenizer: AdapterTokenizer | None = field(default=None, compare=False, repr=False)

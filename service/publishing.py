@@ -165,6 +165,7 @@ class Publisher:
             bundle, converted = await self._open(data, archive, plain, host)
             adapter = await asyncio.to_thread(bundle.adapter, host.spec, self._limits.max_rank, host.base)
             engine = host.engine_of(adapter.task)
+            adapter = await asyncio.to_thread(engine.equipped, adapter)
             if isinstance(engine, GenerationEngine):
                 await engine.check_template(adapter)
             async with self._turn:

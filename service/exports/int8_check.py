@@ -12,7 +12,7 @@ import numpy as np
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.spec import EMBEDDING, Adapter, Array
 from rootstock.service.engine.core.catalog import FOUNDATION, foundation_adapter
-from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad
+from rootstock.service.engine.encode.modalities.text import Input, Tokenizer, pad, reader_of, with_tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.service.engine.encode.tasks.text_task import TextTask
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -174,7 +174,8 @@ class GoldenReplay:
         """Return an adapter's raw output for each input, for tokens with or without the special ones."""
         # A golden input is one row, even for tasks that make several rows of an input.
         task, cut = cast(TextTask, TASKS[adapter.task]), {"truncation": True}
-        rows = [task.read(value, adapter.preprocessing, cut, self._tokenizer) for value in inputs]
+        reader = reader_of(with_tokenizer(adapter, self._tokenizer), self._tokenizer)
+        rows = [task.read(value, adapter.preprocessing, cut, reader) for value in inputs]
         self._runner.place(0, self._runner.stage(adapter))
         outputs = self._runner.run(pad(rows, [0] * len(rows), self._tokenizer.pad_id))
         if special_tokens or adapter.task != "token-classification":

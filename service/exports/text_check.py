@@ -121,7 +121,7 @@ def check_texts(
 def _replayed(engine: GenerationEngine, adapter: Adapter, golden: Golden, precision: str) -> list[Array]:
     prompts = [text for text in golden.inputs if isinstance(text, str)]
     counts = [len(output) for output in golden.outputs]
-    return asyncio.run(engine.replay(adapter, prompts, counts, golden_tokens(golden, precision)))
+    return asyncio.run(engine.replay(engine.equipped(adapter), prompts, counts, golden_tokens(golden, precision)))
 
 
 def _row(name: str, golden: Golden, outputs: Sequence[Array], precision: str) -> TextRow:

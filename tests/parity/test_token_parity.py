@@ -106,9 +106,11 @@ def brought(bench: Bench, folder: Path, kind: str) -> Brought:
     assert bundle.digest == upload.digest
     adapter = bundle.adapter(tiny.spec, MAX_RANK, tiny.weights)
     reference = PeftModel.from_pretrained(base(), folder).get_base_model().eval()
+    assert adapter.preprocessing.tokens is not None
+    own = bench.tokenizer.extended(adapter.preprocessing.tokens)
     rows, expected = [], []
     for text in TEXTS:
-        row = bench.tokenizer.encode(text, adapter.preprocessing, truncate=False)
+        row = own.encode(text, adapter.preprocessing, truncate=False)
         assert list(row.ids) == tokenizer(text)["input_ids"]
         feeds = {"input_ids": [row.ids], "attention_mask": [[1] * len(row.ids)], "token_type_ids": [row.type_ids]}
         with torch.inference_mode():
@@ -150,8 +152,10 @@ def test_a_token_of_one_adapter_is_none_of_another(benches: Benches, tmp_path: P
     table = bench.tiny.spec.words
     assert table is not None
     assert max(bench.tokenizer.encode(TEXTS[1], plain, truncate=False).ids) < table.rows
-    again = bench.tokenizer.encode(TEXTS[1], one.adapter.preprocessing, truncate=False)
+    assert one.adapter.preprocessing.tokens is not None
+    own = bench.tokenizer.extended(one.adapter.preprocessing.tokens)
+    again = own.encode(TEXTS[1], one.adapter.preprocessing, truncate=False)
     assert again.key == one.rows[1].key
-    entry = bench.tokenizer.extended(one.adapter.preprocessing.tokens).token(max(again.ids))
+    entry = own.token(max(again.ids))
     assert entry in ADDED
     assert bench.tokenizer.token(max(again.ids)) == ""

@@ -142,7 +142,7 @@ class AdapterCache:
 
 
 def memory_of(adapter: Adapter) -> int:
-    """Return the bytes that evicting the adapter frees: its arrays' buffers, labels, prefix and objects.
+    """Return the bytes that evicting the adapter frees: its arrays' buffers, texts, tokenizer and objects.
 
     An array can be a view into a buffer that other arrays share, or into a much larger one. Each buffer therefore
     counts whole and once.
@@ -153,4 +153,5 @@ def memory_of(adapter: Adapter) -> int:
     buffers = {id(owner): memoryview(owner).nbytes for owner in owners}
     texts = sys.getsizeof(adapter.labels) + sum(map(sys.getsizeof, adapter.labels))
     texts += sys.getsizeof(adapter.preprocessing.prefix)
-    return sum(buffers.values()) + texts + _ARRAY_BYTES * len(arrays) + _ADAPTER_BYTES
+    tokenizer = 0 if adapter.tokenizer is None else adapter.tokenizer.nbytes
+    return sum(buffers.values()) + texts + tokenizer + _ARRAY_BYTES * len(arrays) + _ADAPTER_BYTES

@@ -42,6 +42,7 @@ from rootstock.service.engine.core.slots import Slots
 from rootstock.service.engine.encode.batch import Encoder
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.reader import Reader
+from rootstock.service.engine.encode.modalities.text import with_tokenizer
 from rootstock.service.engine.encode.packing import BatchLimits
 from rootstock.service.engine.encode.postprocess import Call, Postprocessor, Result
 from rootstock.service.engine.encode.preprocess import Preprocessor
@@ -351,12 +352,19 @@ class Engine:
         began, ok = time.perf_counter(), False
         try:
             own = next((adapter for adapter in self._own.values() if adapter.digest == digest), None)
-            adapter = own or self._catalog.load(digest)
+            adapter = own or self.equipped(self._catalog.load(digest))
             self.runner.warm(adapter)
             ok = True
         finally:
             self._observer.loaded("memory", time.perf_counter() - began, ok)
         return adapter
+
+    def equipped(self, adapter: Adapter) -> Adapter:
+        """Return an adapter with all that it needs to be served: a tokenizer, if it brings tokens.
+
+        Raise Rejected (check "schema") if its tokens do not fit the foundation's tokenizer.
+        """
+        return with_tokenizer(adapter, self.reader)
 
     def _resolve_all(
         self, references: Sequence[str], task: str | None, targets: Mapping[str, ResolvedReference]

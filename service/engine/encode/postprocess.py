@@ -13,6 +13,7 @@ from rootstock.service.engine.core.errors import EngineError, RunnerFault
 from rootstock.service.engine.core.request import Request
 from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.modalities.reader import Reader
+from rootstock.service.engine.encode.modalities.text import reader_of
 from rootstock.service.engine.encode.tasks import TASKS
 
 Result = list[Any] | EngineError
@@ -115,11 +116,12 @@ class Postprocessor(Worker):
         outputs = iter([output for output in request.progress.outputs if output is not None])
         predictions = []
         try:
+            reader: Any = reader_of(request.adapter, self._reader)
             for rows in request.progress.samples:
                 if request.progress.left:
                     return []
                 raws = list(islice(outputs, len(rows)))
-                predictions.append(task.predict(raws, rows, request.adapter, request.parameters, self._reader))
+                predictions.append(task.predict(raws, rows, request.adapter, request.parameters, reader))
             return predictions
         except EngineError as error:
             return error

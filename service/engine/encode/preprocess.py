@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from queue import SimpleQueue
 from typing import Any
@@ -17,6 +18,7 @@ from rootstock.service.engine.core.worker import Worker
 from rootstock.service.engine.encode.batch import Row
 from rootstock.service.engine.encode.batcher import Batcher
 from rootstock.service.engine.encode.modalities.reader import Reader
+from rootstock.service.engine.encode.modalities.text import reader_of
 from rootstock.service.engine.encode.sample import Sample
 from rootstock.service.engine.encode.size import MAX_NUMBERS, check_answer
 from rootstock.service.engine.encode.tasks import TASKS
@@ -131,7 +133,7 @@ class Preprocessor(Worker):
             # A golden input is always one row, also for a task that makes several rows of an input.
             task = TASKS[request.adapter.task]
             encode = Task.encode if request.verifying else type(task).encode
-            key = (encode, type(task).read, task.keeps_empty_pair, request.adapter.preprocessing)
+            key = (encode, type(task).read, task.keeps_empty_pair, *self._reading(request))
             if (made := known.get(key)) is None:
                 began = self._clock()
                 rows = yield from self._encoded(encode, request)
@@ -146,6 +148,16 @@ class Preprocessor(Worker):
         if sound:
             self._admit(sound)
 
+    def _reading(self, request: Request) -> tuple[object, ...]:
+        """Return what is equal for adapters that read alike. Those with the same tokens share one tokenizer.
+
+        To compare the tokens themselves would take longer than to read a short text.
+        """
+        adapter = request.adapter
+        if adapter.tokenizer is None:
+            return (adapter.preprocessing,)
+        return replace(adapter.preprocessing, tokens=None), id(adapter.tokenizer)
+
     def _encoded(
         self, encode: Callable[..., Sequence[Sample] | Iterator[Sample]], request: Request
     ) -> Generator[int, None, Rows | EngineError]:
@@ -153,13 +165,14 @@ class Preprocessor(Worker):
         left = self._most([request])
         rows: Rows = []
         cost = 0
-        reader: Any = self._reader
         try:
+            own: Any = reader_of(adapter, self._reader)
+            reader = own
             for value in request.inputs:
                 size = task.effort(value, request.parameters)
                 yield size
                 if size > _SLICE:
-                    reader = self._reader.checked(lambda: self._stop_if_left(request))
+                    reader = own.checked(lambda: self._stop_if_left(request))
                 made = encode(task, value, adapter.preprocessing, request.parameters, reader, left)
                 rows.append([next(made)] if isinstance(made, Iterator) else list(made))
                 if isinstance(made, Iterator):

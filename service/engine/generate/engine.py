@@ -367,12 +367,21 @@ class GenerationEngine:
     def _load(self, digest: str) -> Adapter:
         began, ok = time.perf_counter(), False
         try:
-            adapter = self._own if digest == self._own.digest else self._catalog.load(digest)
+            own = digest == self._own.digest
+            adapter = self._own if own else self.equipped(self._catalog.load(digest))
             self.runner.warm(adapter)
             ok = True
         finally:
             self._observer.loaded("memory", time.perf_counter() - began, ok)
         return adapter
+
+    def equipped(self, adapter: Adapter) -> Adapter:
+        """Return an adapter with all that it needs to be served: a tokenizer, if it brings tokens.
+
+        Raise Rejected (check "schema") if its tokens do not fit the foundation's tokenizer.
+        """
+        tokens = adapter.preprocessing.tokens
+        return replace(adapter, tokenizer=self._tokenizer.extended(tokens)) if tokens else adapter
 
     def resolve(self, reference: str) -> ResolvedReference:
         """Return the version that a reference means. Raise the catalog's own error for an unknown one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tokenizers.decoders import DecodeStream
 from rootstock.adapters.chat_template import ChatTemplate, Message, special_tokens, with_system
 from rootstock.adapters.spec import Prompting
 from rootstock.adapters.template_process import TemplateFault, TemplateProcess, probe_of, refused_template
+from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.adapters.vocabulary.extended_tokenizer import extended_tokenizer, memory_of_tokens
 from rootstock.service.engine.core.errors import InvalidInput, TooLarge
 from rootstock.service.engine.generate.constraint.tool_format import Tool, as_plain_messages, is_hermes
 from rootstock.service.engine.generate.token_bytes import TokenBytes
@@ -69,8 +72,11 @@ class PromptTokenizer:
     """A foundation's tokenizer with its chat template, read from the foundation's folder.
 
     The template is rendered as transformers does (`apply_chat_template`), in a sandbox. An adapter's template
-    comes from its uploader, so a separate process renders it.
+    comes from its uploader, so a separate process renders it. `nbytes` is the memory that an adapter's tokens
+    take, and 0 for the foundation's own tokenizer.
     """
+
+    nbytes = 0
 
     def __init__(self, folder: Path, chats: bool = True) -> None:
         """Open the tokenizer, with `chats` also its template. Raise ValueError for an invalid template."""
@@ -81,6 +87,17 @@ class PromptTokenizer:
         self._special = special_tokens(folder)
         self._templates = TemplateProcess()
         self._bytes = TokenBytes(self._tokenizer)
+
+    def extended(self, tokens: Sequence[AddedToken]) -> PromptTokenizer:
+        """Return this tokenizer with an adapter's tokens added.
+
+        Raise Rejected (check "schema") if a token gets another id than it states.
+        """
+        tokenizer = copy(self)
+        tokenizer._tokenizer = extended_tokenizer(self._tokenizer, tokens)
+        tokenizer._bytes = TokenBytes(tokenizer._tokenizer)
+        tokenizer.nbytes = memory_of_tokens(self._tokenizer, tokens)
+        return tokenizer
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Return the tokens of a text, with the special tokens that the tokenizer adds if `special`."""

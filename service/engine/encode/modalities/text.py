@@ -7,18 +7,19 @@ import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from rootstock.adapters.spec import Preprocessing
+from rootstock.adapters.spec import Adapter, Preprocessing
 from rootstock.adapters.tasks import Modality
 from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.adapters.vocabulary.extended_tokenizer import extended_tokenizer, memory_of_tokens
 from rootstock.service.engine.core.admission import estimated_tokens
 from rootstock.service.engine.core.errors import RunnerFault, TooLong
 from rootstock.service.engine.encode.batch import Batch, assemble
@@ -27,8 +28,7 @@ from rootstock.service.engine.encode.modalities.text_input import Question as Qu
 from rootstock.service.engine.encode.modalities.text_input import check_texts
 from rootstock.service.engine.encode.sample import SampleArrays
 
-# The tokenizers of adapters that add tokens, which are kept. Each takes about as much memory as the foundation's.
-_KEPT_TOKENIZERS = 16
+ReaderT = TypeVar("ReaderT")
 # The characters that are read first for each token needed from a text.
 _CHARACTERS = 8
 # The tokens beside a cut that may be wrong: the 101st character can decide whether a word of 100 is one token.
@@ -88,29 +88,23 @@ class Tokenizer:
     """The foundation's tokenizer, without the truncation and padding that its file may set. Thread-safe.
 
     `mask_id` is the id of the mask token, where the foundation fills masks. `max_tokens` is the foundation's
-    longest input. With `fill_id`, every text is filled up to that length with this token. `added` are tokens
-    beside those of the file.
+    longest input. With `fill_id`, every text is filled up to that length with this token. `nbytes` is the memory
+    that an adapter's tokens take, and 0 for the foundation's own tokenizer.
     """
 
     modality: Modality = "text"
+    nbytes = 0
 
     def __init__(
-        self,
-        path: Path,
-        mask_id: int | None = None,
-        max_tokens: int = 512,
-        fill_id: int | None = None,
-        added: tuple[AddedToken, ...] = (),
+        self, path: Path, mask_id: int | None = None, max_tokens: int = 512, fill_id: int | None = None
     ) -> None:
-        self._extended: Callable[[tuple[AddedToken, ...]], Tokenizer] = lru_cache(_KEPT_TOKENIZERS)(
-            partial(_with_tokens, path, mask_id, max_tokens, fill_id)
-        )
+        # The tokenizers of adapters in memory, by their tokens.
+        self._extended: WeakValueDictionary[tuple[AddedToken, ...], Tokenizer] = WeakValueDictionary()
         self.mask_id = mask_id
         self._fill_id = fill_id
         self._max_tokens = max_tokens
         content = json.loads(path.read_text(encoding="utf-8"))
         content["truncation"] = content["padding"] = None
-        content["added_tokens"] = [*(content.get("added_tokens") or []), *(token.to_json() for token in added)]
         self._tokenizer = HfTokenizer.from_str(json.dumps(content))
         # Only `whole` runs it: it may trim offsets, and a second trim would cut off a letter for each space.
         self._post_processor = self._tokenizer.post_processor or _PAIR
@@ -122,15 +116,17 @@ class Tokenizer:
         self.has_subword_prefix = bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
         self._check: Callable[[], None] = lambda: None
 
-    def extended(self, tokens: tuple[AddedToken, ...] | None) -> Tokenizer:
-        """Return this tokenizer with an adapter's tokens added. Those used last are kept.
+    def extended(self, tokens: tuple[AddedToken, ...]) -> Tokenizer:
+        """Return this tokenizer with an adapter's tokens added: one for all adapters in memory with the same.
 
-        Raise RunnerFault if a token gets another id than it states.
+        Raise Rejected (check "schema") if a token gets another id than it states.
         """
-        if not tokens:
-            return self
-        tokenizer = copy.copy(self._extended(tokens))
-        tokenizer._check = self._check
+        if (known := self._extended.get(tokens)) is not None:
+            return known
+        tokenizer = copy.copy(self)
+        tokenizer._tokenizer = extended_tokenizer(self._tokenizer, tokens)
+        tokenizer.nbytes = memory_of_tokens(self._tokenizer, tokens)
+        self._extended[tokens] = tokenizer
         return tokenizer
 
     def check(self, inputs: Sequence[Any]) -> None:
@@ -160,9 +156,6 @@ class Tokenizer:
         that is much too long is not read to its end. Of two such texts, the one with more characters counts as
         the longer.
         """
-        if preprocessing.tokens:
-            own = replace(preprocessing, tokens=None)
-            return self.extended(preprocessing.tokens).encode(value, own, truncate, keep_second)
         text, pair = (value, None) if isinstance(value, str) else value
         text = preprocessing.prefix + text
         side, room = preprocessing.truncation_side, self.room(preprocessing.max_length, pair is not None)
@@ -242,17 +235,21 @@ class Tokenizer:
         return decoder.decode(list(tokens)) if decoder is not None else " ".join(tokens)
 
 
-def _with_tokens(
-    path: Path, mask_id: int | None, max_tokens: int, fill_id: int | None, tokens: tuple[AddedToken, ...]
-) -> Tokenizer:
-    tokenizer = Tokenizer(path, mask_id, max_tokens, fill_id, tokens)
-    for token in tokens:
-        if (number := tokenizer.token_id(token.content)) != token.id:
-            raise RunnerFault(
-                f"the added token {token.content!r} gets the id {number} and the adapter states {token.id}; add "
-                "the tokens to the foundation's own tokenizer"
-            )
-    return tokenizer
+def with_tokenizer(adapter: Adapter, reader: object) -> Adapter:
+    """Return an adapter with its tokenizer, if it brings tokens. Raise Rejected as `Tokenizer.extended` does."""
+    tokens = adapter.preprocessing.tokens
+    if not tokens or not isinstance(reader, Tokenizer):
+        return adapter
+    return replace(adapter, tokenizer=reader.extended(tokens))
+
+
+def reader_of(adapter: Adapter, own: ReaderT) -> ReaderT:
+    """Return what reads an adapter's inputs: its tokenizer, or the foundation's reader `own`."""
+    if adapter.tokenizer is not None:
+        return cast(ReaderT, adapter.tokenizer)
+    if adapter.preprocessing.tokens:
+        raise RunnerFault("the adapter brings tokens, and its tokenizer was not made when it was loaded")
+    return own
 
 
 def _truncate(first: Encoding, second: Encoding | None, room: int, side: str, first_is_longer: bool) -> None:

@@ -78,7 +78,6 @@ class QuestionAnswering(TextTask):
         most: int,
     ) -> list[TextSample]:
         """Return one row for each window of the context."""
-        tokenizer = tokenizer.extended(preprocessing.tokens)
         limit = preprocessing.max_length
         size = parameters.get("max_seq_len") or min(limit, _WINDOW)
         if size > limit:

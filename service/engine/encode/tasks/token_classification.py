@@ -81,7 +81,6 @@ class TokenClassification(TextTask):
         tokenizer: Tokenizer,
     ) -> list[dict[str, Any]]:
         """Return the entities in the order of the text."""
-        tokenizer = tokenizer.extended(adapter.preprocessing.tokens)
         strategy = parameters.get("aggregation_strategy") or "none"
         ignored = parameters.get("ignore_labels")
         ignored = frozenset(["O"] if ignored is None else ignored)
