@@ -70,6 +70,11 @@ def stated_template(settings: Mapping[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
+def stated_end(settings: Mapping[str, Any]) -> str | None:
+    """Return the token that ends a text, in the value of a `tokenizer_config.json`; None if it states none."""
+    return _content(settings.get("eos_token"))
+
+
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -22,8 +22,22 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
+class OutputLayer:
+    """The output layer of a decoder, by its name in the Hugging Face class.
+
+    `tied` tells whether its weight is the word embedding, and `biased` whether it has a bias.
+    """
+
+    name: str
+    tied: bool
+    biased: bool
+
+
+@dataclass(frozen=True)
 class CausalLM(LanguageModel):
     """The head of a decoder, which continues a text."""
+
+    output: OutputLayer | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,11 @@ class Seq2SeqLM(LanguageModel):
 
 def causal_lm_of(value: Mapping[str, Any] | None) -> CausalLM | None:
     """Return the head in the JSON form of a CausalLM."""
-    return None if value is None else CausalLM(**{**value, "stop_ids": tuple(value["stop_ids"])})
+    if value is None:
+        return None
+    output = value.get("output")
+    own = {"stop_ids": tuple(value["stop_ids"]), "output": None if output is None else OutputLayer(**output)}
+    return CausalLM(**{**value, **own})
 
 
 def seq2seq_lm_of(value: Mapping[str, Any] | None) -> Seq2SeqLM | None:

@@ -18,7 +18,7 @@ from rootstock.adapters.language_model import CausalLM as CausalLM
 from rootstock.adapters.language_model import LanguageModel, Seq2SeqLM, causal_lm_of, seq2seq_lm_of
 from rootstock.adapters.vocabulary.adapter_tokenizer import AdapterTokenizer
 from rootstock.adapters.vocabulary.added_token import AddedToken
-from rootstock.adapters.vocabulary.words import WordRows, WordTable
+from rootstock.adapters.vocabulary.words import OutputRows, WordRows, WordTable
 
 Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "cls", "last", "pooler"]
@@ -289,7 +289,7 @@ class FoundationSpec:
             "norms": dict(self.norms),
             "layer_prefix": self.layer_prefix,
             "masked_lm": None if self.masked_lm is None else vars(self.masked_lm),
-            "causal_lm": None if self.causal_lm is None else vars(self.causal_lm),
+            "causal_lm": None if self.causal_lm is None else asdict(self.causal_lm),
             "seq2seq_lm": None if self.seq2seq_lm is None else asdict(self.seq2seq_lm),
             "modality": self.modality,
             "input_shape": list(self.input_shape),
@@ -396,11 +396,13 @@ class Prompting:
     """The way an adapter turns a chat into a prompt.
 
     `system_prompt` begins a chat that has no system message. `chat_template` takes the place of the foundation's
-    chat template.
+    chat template. `end_token` is a token that the adapter adds and that ends its answers, beside those of the
+    foundation.
     """
 
     system_prompt: str | None = None
     chat_template: str | None = None
+    end_token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -453,12 +455,14 @@ class SiteUpdate:
 class AdapterWeights:
     """An adapter's checked tensors in the engine's form: fp32, one update per site, head tensors by name.
 
-    `words` are the rows of the word embedding that it changes or adds, if any.
+    `words` are the rows of the word embedding that it changes or adds, and `outputs` those of a decoder's output
+    layer, if any.
     """
 
     sites: Mapping[str, SiteUpdate]
     head: Mapping[str, Array]
     words: WordRows | None = None
+    outputs: OutputRows | None = None
 
     @property
     def nbytes(self) -> int:
@@ -468,12 +472,18 @@ class AdapterWeights:
         """Return all arrays, those of the head last."""
         updates = [array for update in self.sites.values() for array in update.arrays()]
         rows = [] if self.words is None else [self.words.changes]
+        rows += [] if self.outputs is None else self.outputs.arrays()
         return updates + rows + list(self.head.values())
 
     @property
     def changes_trunk(self) -> bool:
         """Return whether the adapter changes anything of the trunk, so that it is more than a head."""
         return bool(self.sites) or self.words is not None
+
+    @property
+    def changes_vocabulary(self) -> bool:
+        """Return whether the adapter changes rows of tokens: in the embedding or in the output layer."""
+        return self.words is not None or self.outputs is not None
 
     @property
     def max_rank(self) -> int:

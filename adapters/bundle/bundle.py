@@ -35,6 +35,7 @@ from rootstock.adapters.bundle.plain.base_model import BASE, check_base, is_same
 from rootstock.adapters.bundle.plain.extras import MODEL, extra_of
 from rootstock.adapters.bundle.plain.folder import (
     PlainFields,
+    plain_end,
     plain_head,
     plain_labels,
     plain_preprocessing,
@@ -127,6 +128,7 @@ class Bundle:
         tensors = read_tensors(self.files[WEIGHTS])
         config = with_former_names(config, tensors, task_class, foundation)
         tokens = None if manifest.preprocessing is None else manifest.preprocessing.tokens
+        _check_end(manifest.prompting, tokens)
         if tokens:
             check_ids(tokens, needed(base, "added_tokens").tokenizer())
         weights = read_weights(
@@ -212,6 +214,14 @@ def open_bundle(
     return Bundle(manifest, files, ignored=archive.ignored)
 
 
+def _check_end(prompting: Prompting, tokens: Iterable[AddedToken] | None) -> None:
+    """Raise Rejected (check "schema") for an end of answers that the adapter does not add."""
+    end = prompting.end_token
+    if end is not None and end not in [token.content for token in tokens or ()]:
+        message = f"{end!r} is none of the tokens in preprocessing.tokens; leave it out, or add it there"
+        raise Rejected("schema", "bundle.json: prompting.end_token", message)
+
+
 def _plain_tokens(
     archive: Archive,
     tensors: Mapping[str, Array],
@@ -220,7 +230,7 @@ def _plain_tokens(
     foundation: FoundationSpec,
     base: BaseWeights | None,
 ) -> tuple[AddedToken, ...] | None:
-    """Return the tokens that a plain folder's tokenizer adds, if the adapter changes the word embedding."""
+    """Return the tokens that a plain folder's tokenizer adds, if the adapter changes what tokens mean."""
     content = archive.tokenizer
     if content is None or not holds_words(short_names(tensors, config), task_class, foundation):
         return None
@@ -293,7 +303,7 @@ def _from_plain(
         foundation={"fingerprint": None, "name": foundation.name, "revision": foundation.revision},
         targets=_targets(config, task_class, foundation),
         files={},
-        prompting=Prompting(chat_template=template),
+        prompting=Prompting(chat_template=template, end_token=plain_end(task, archive, tokens)),
     )
     bundle = write_bundle(manifest, {n: c for n, c in files.items() if n in (CONFIG, WEIGHTS, CARD)})
     if (size := len(bundle.manifest.to_bytes())) > limits.max_text_bytes:

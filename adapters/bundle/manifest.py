@@ -372,22 +372,24 @@ def check_template_size(template: str, where: str) -> None:
 
 
 def _prompting(value: Mapping[str, Any]) -> Prompting:
-    _exactly(value, _PROMPTING, {"system_prompt"} | ({"chat_template"} & value.keys()))
+    _exactly(value, _PROMPTING, {"system_prompt"} | ({"chat_template", "end_token"} & value.keys()))
     key, text = f"{_PROMPTING}.system_prompt", value["system_prompt"]
     if (size := 0 if text is None else len(_string(text, key))) > MAX_SYSTEM_CHARACTERS:
         raise _wrong(key, f"the text has {size} characters and the limit is {MAX_SYSTEM_CHARACTERS}; shorten it")
-    if "chat_template" not in value:
-        return Prompting(text)
-    key = f"{_PROMPTING}.chat_template"
-    template = _string(value["chat_template"], key)
-    check_template_size(template, f"bundle.json: {key}")
-    return Prompting(text, template)
+    template = end = None
+    if "chat_template" in value:
+        key = f"{_PROMPTING}.chat_template"
+        template = _string(value["chat_template"], key)
+        check_template_size(template, f"bundle.json: {key}")
+    if "end_token" in value:
+        end = _string(value["end_token"], f"{_PROMPTING}.end_token")
+    return Prompting(text, template, end)
 
 
 def _stated(prompting: Prompting) -> dict[str, str | None]:
-    """Return the JSON value. A bundle without a template has no key for it, and keeps its digest."""
-    template = {} if prompting.chat_template is None else {"chat_template": prompting.chat_template}
-    return {"system_prompt": prompting.system_prompt, **template}
+    """Return the JSON value. A bundle without a template or an end has no key for it, and keeps its digest."""
+    stated = {"chat_template": prompting.chat_template, "end_token": prompting.end_token}
+    return {"system_prompt": prompting.system_prompt, **{k: v for k, v in stated.items() if v is not None}}
 
 
 def _foundation(value: Mapping[str, Any]) -> dict[str, str | None]:

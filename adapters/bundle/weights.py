@@ -22,7 +22,7 @@ from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
 from rootstock.adapters.bundle.peft_options import is_of_training
 from rootstock.adapters.bundle.plain.origin import check_origin, head_hint, short_names, why_left
 from rootstock.adapters.bundle.tensors import check_finite, take
-from rootstock.adapters.bundle.vocabulary.word_rows import take_words
+from rootstock.adapters.bundle.vocabulary.word_rows import take_vocabulary
 from rootstock.adapters.spec import (
     EMBEDDING,
     AdapterWeights,
@@ -34,7 +34,7 @@ from rootstock.adapters.spec import (
     TaskClass,
 )
 from rootstock.adapters.vocabulary.added_token import AddedToken
-from rootstock.adapters.vocabulary.words import WordRows
+from rootstock.adapters.vocabulary.words import OutputRows, WordRows
 
 # In fp32 numbers: each array begins at a multiple of 64 bytes in the block that holds all of them.
 _ALIGN = 16
@@ -65,7 +65,7 @@ def read_weights(
     """
     named = short_names(tensors, config)
     try:
-        sites, whole, head_tensors, words = _placed(
+        sites, whole, head_tensors, rows = _placed(
             named, config, task_class, head, foundation, labels, base, tokens
         )
     except Rejected:
@@ -75,7 +75,7 @@ def read_weights(
     check_finite(tensors)
     _check_products(sites)
     _check_rank(sites, whole, max_rank)
-    return in_one_array(sites, head_tensors, words)
+    return in_one_array(sites, head_tensors, *rows)
 
 
 def _placed(
@@ -87,12 +87,12 @@ def _placed(
     labels: int,
     base: BaseWeights | None,
     tokens: tuple[AddedToken, ...] | None,
-) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array], WordRows | None]:
-    """Return the update of each site, the sites that are saved whole, the head's tensors, and the words' rows."""
+) -> tuple[dict[str, SiteUpdate], Collection[str], dict[str, Array], tuple[WordRows | None, OutputRows | None]]:
+    """Return each site's update, the sites that are saved whole, the head's tensors, and the tokens' rows."""
     left = {name: tensor for name, tensor in named.items() if not is_of_training(name, config.values)}
     sites = _targeted(left, config, task_class, foundation, base)
     head_tensors = _head(left, task_class, head, foundation, labels)
-    words = take_words(left, config, task_class, foundation, tokens, base)
+    rows = take_vocabulary(left, config, task_class, foundation, tokens, base)
     normed = tuned_norms(left, config, task_class, foundation, base)
     normed |= saved_norms(left, config, task_class, foundation, base)
     whole = saved_pooler(left, config, task_class, foundation, base)
@@ -100,7 +100,7 @@ def _placed(
     if left:
         name = sorted(left)[0]
         raise Rejected("sites", name, why_left(name, task_class, foundation))
-    return sites, whole, head_tensors, words
+    return sites, whole, head_tensors, rows
 
 
 def _targeted(
@@ -202,14 +202,17 @@ def _check_rank(sites: Mapping[str, SiteUpdate], whole: Collection[str], max_ran
 
 
 def in_one_array(
-    sites: Mapping[str, SiteUpdate], head: Mapping[str, Array], words: WordRows | None = None
+    sites: Mapping[str, SiteUpdate],
+    head: Mapping[str, Array],
+    words: WordRows | None = None,
+    outputs: OutputRows | None = None,
 ) -> AdapterWeights:
     """Return the same arrays as views of one contiguous fp32 array.
 
     An adapter is one block: the system gets it back as a whole (new_block), and a runner can copy it to a device
     at once.
     """
-    arrays = AdapterWeights(sites, head, words).arrays()
+    arrays = AdapterWeights(sites, head, words, outputs).arrays()
     sizes = [-(-array.size // _ALIGN) * _ALIGN for array in arrays]
     block = new_block(sum(sizes))
     views: dict[int, Array] = {}
@@ -223,5 +226,9 @@ def in_one_array(
         site: replace(update, **{k: views[id(v)] for k, v in vars(update).items() if v is not None})
         for site, update in sites.items()
     }
-    rows = None if words is None else WordRows(words.ids, views[id(words.changes)])
-    return AdapterWeights(moved, {name: views[id(tensor)] for name, tensor in head.items()}, rows)
+    if words is not None:
+        words = WordRows(words.ids, views[id(words.changes)])
+    if outputs is not None:
+        biases = None if outputs.biases is None else views[id(outputs.biases)]
+        outputs = replace(outputs, rows=views[id(outputs.rows)], biases=biases)
+    return AdapterWeights(moved, {name: views[id(tensor)] for name, tensor in head.items()}, words, outputs)

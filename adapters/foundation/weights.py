@@ -39,6 +39,8 @@ _TRUNK_PREFIX = {
 ) | dict.fromkeys(("clip_text_model", "siglip_text_model"), "text_model")  # fmt: skip
 # Checkpoints of one architecture may call the trunk differently, or begin the names of one part of it by "model".
 _TRUNK_PREFIXES = {"whisper": ("model.encoder.", "encoder."), "dinov3_vit": (), "gte": ("gte.", "new.")}
+# The beginning of an output layer's names, and the one in files of GPT-NeoX.
+_OUTPUT, _FORMER_OUTPUT = "lm_head.", "embed_out."
 # Architectures whose head stands beside the trunk's parts, and its tensors.
 _HEADS = dict.fromkeys(("t5", "mt5"), "lm_head.")
 
@@ -146,6 +148,7 @@ class FoundationWeights:
         if name not in self._places and name not in self._beside:
             # An adapter of a model of two towers names modules as that model does.
             name = name.removeprefix(self._prefix)
+            name = name.replace(_OUTPUT, _FORMER_OUTPUT) if name.startswith(_OUTPUT) else name
         if name not in self._places and name not in self._beside:
             return None
         dtype, shape, data = self.raw(name)

@@ -16,21 +16,23 @@ class WordTable:
     """A foundation's word embedding: its module in the trunk, and its shape.
 
     `stand_in` is the row that the trunk reads for a token beyond its table. It is not the padding token, by which
-    some architectures count positions.
+    some architectures count positions. The module multiplies its rows by `scale` (Gemma).
     """
 
     name: str
     rows: int
     width: int
     stand_in: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class WordRows:
     """The tokens whose embedding an adapter changes: their ids, ascending, and the changes (ids, width) fp32.
 
-    A change is the adapter's row minus the foundation's, or for a token beyond its table minus that of the
-    `stand_in`. Source: PEFT's `TrainableTokensLayer`, which replaces rows of the embedding.
+    A change is what the embedding gives for the adapter's row minus what it gives for the foundation's, or for a
+    token beyond its table for that of the `stand_in`. Source: PEFT's `TrainableTokensLayer`, which replaces rows
+    of the embedding.
     """
 
     ids: npt.NDArray[np.int64]
@@ -40,6 +42,25 @@ class WordRows:
         """Return for each token the index of its change plus 1, or 0 for a token without one."""
         at = np.minimum(np.searchsorted(self.ids, tokens), len(self.ids) - 1)
         return np.where(self.ids[at] == tokens, at + 1, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class OutputRows:
+    """The rows of a decoder's output layer that an adapter changes or adds: their ids, ascending.
+
+    `rows` (ids, width) and `biases` (ids,) are fp32. They are the changes of the foundation's rows, and the whole
+    rows of tokens that it does not have. `vocabulary` is one more than the largest id that an answer can have.
+    Without biases, the layer has none or the adapter changes none.
+    """
+
+    ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float32]
+    vocabulary: int
+    biases: npt.NDArray[np.float32] | None = None
+
+    def arrays(self) -> list[npt.NDArray[np.float32]]:
+        """Return the arrays of numbers."""
+        return [self.rows] if self.biases is None else [self.rows, self.biases]
 
 
 def within(tokens: npt.NDArray[np.int64], table: WordTable) -> npt.NDArray[np.int64]:

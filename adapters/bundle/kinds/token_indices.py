@@ -7,12 +7,19 @@ from typing import Any
 from rootstock.adapters.bundle.kinds.methods import wrong_option
 from rootstock.adapters.vocabulary.words import MAX_WORD_ROWS
 
+# The word embedding, and the output layer.
+_MOST_MODULES = 2
+
 
 def check_indices(value: Any, key: str) -> None:
-    """Raise Rejected (check "schema") for a value of `key` that is no list of ids, or an object of one list."""
+    """Raise Rejected (check "schema") for a value of `key` that is no list of ids, or an object of lists.
+
+    An object has a list for the word embedding, for the output layer or for both.
+    """
     lists = list(value.values()) if isinstance(value, dict) else [value]
-    if isinstance(value, dict) and len(value) > 1:
-        raise wrong_option(key, f"{sorted(value)!r}: only the tokens of the word embedding can be trained")
+    if len(lists) > _MOST_MODULES:
+        message = f"{sorted(value)!r}: only tokens of the word embedding and of the output layer can be trained"
+        raise wrong_option(key, message)
     for ids in lists:
         if not isinstance(ids, list) or len(ids) > MAX_WORD_ROWS:
             raise wrong_option(key, f"not a list of at most {MAX_WORD_ROWS} ids of tokens")

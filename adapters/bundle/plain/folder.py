@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from rootstock.adapters.bundle.plain.origin import (
 )
 from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sentence_files
 from rootstock.adapters.bundle.tensors import read_tensors
-from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_template
+from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_end, stated_template
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
 from rootstock.adapters.spec import (
     CLASSIFICATION,
@@ -43,6 +43,7 @@ from rootstock.adapters.spec import (
     TaskClass,
 )
 from rootstock.adapters.tasks import TASK_OF_TYPE, task_named
+from rootstock.adapters.vocabulary.added_token import AddedToken
 
 _MAX_WARNING = 500
 # Only an adapter of a model of two towers has names of this part.
@@ -233,6 +234,18 @@ def _prefix(task: str, foundation: FoundationSpec, sentence: StatedEmbedding | N
     if sentence is not None:
         return sentence.prefix
     return foundation.embedding.prefix if task == EMBEDDING["text"] else ""
+
+
+def plain_end(task: str, archive: Archive, tokens: Iterable[AddedToken] | None) -> str | None:
+    """Return the `eos_token` of the folder's `tokenizer_config.json`, if it is one of the tokens that it adds.
+
+    Other ends of an answer are the foundation's, as for `generate` of transformers.
+    """
+    if task != TEXT_GENERATION or not tokens or SETTINGS not in archive.descriptions:
+        return None
+    settings = read_json(archive.descriptions[SETTINGS], SETTINGS)
+    end = stated_end(settings) if isinstance(settings, dict) else None
+    return end if end in [token.content for token in tokens] else None
 
 
 def plain_template(task: str, archive: Archive) -> tuple[str, str] | None:

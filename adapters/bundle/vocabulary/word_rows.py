@@ -1,133 +1,211 @@
-"""Reads the rows of the word embedding that an adapter changes or adds, from its tensors."""
+"""Reads the rows of the word embedding and of the output layer that an adapter changes or adds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.kinds.lora import needed
-from rootstock.adapters.bundle.kinds.methods import wrong_option
-from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
+from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import check_finite, take
-from rootstock.adapters.spec import Array, FoundationSpec, Rejected, TaskClass
+from rootstock.adapters.bundle.vocabulary.trained_tokens import trained_tokens
+from rootstock.adapters.language_model import OutputLayer
+from rootstock.adapters.spec import TEXT_GENERATION, Array, FoundationSpec, Rejected, TaskClass
 from rootstock.adapters.vocabulary.added_token import AddedToken
-from rootstock.adapters.vocabulary.words import MAX_WORD_ROWS, WordRows, WordTable
+from rootstock.adapters.vocabulary.words import MAX_WORD_ROWS, OutputRows, WordRows, WordTable
 
 _DELTA = "trainable_tokens_delta"
-# The places of the whole embedding: saved whole or resized, and beside rows that were trained alone.
-_WHOLE = ("weight", "token_adapter.base_layer.weight", "base_layer.weight")
+# The places of a whole layer: saved whole or resized, and beside rows that were trained alone.
+_WHOLE = ("", "token_adapter.base_layer.", "base_layer.")
 _ALONE = (f"token_adapter.{_DELTA}", _DELTA)
 
 
+class _Rows(NamedTuple):
+    """Rows of a layer by their ids, and for a layer with biases those of the same ids."""
+
+    rows: Mapping[int, Array]
+    biases: Mapping[int, np.float32] | None = None
+
+
 def holds_words(names: Iterable[str], task_class: TaskClass, foundation: FoundationSpec) -> bool:
-    """Return whether an adapter's tensors, by the names of `short_names`, change the word embedding."""
-    table = foundation.words
-    if table is None:
+    """Return whether an adapter's tensors, by the names of `short_names`, change what tokens mean.
+
+    They do if they hold rows of the word embedding, or of the output layer with which the adapter answers.
+    """
+    if foundation.words is None:
         return False
-    places = {f"{task_class.prefix}{table.name}.{place}" for place in (*_WHOLE, *_ALONE)}
+    stems = [f"{task_class.prefix}{foundation.words.name}"]
+    if (output := _output(task_class, foundation)) is not None:
+        stems.append(output.name)
+    ends = (*(f"{place}weight" for place in _WHOLE), *_ALONE)
+    places = {f"{stem}.{end}" for stem in stems for end in ends}
     return any(name in places for name in names)
 
 
-def take_words(
+def take_vocabulary(
     left: dict[str, Array],
     config: PeftConfig,
     task_class: TaskClass,
     foundation: FoundationSpec,
     tokens: tuple[AddedToken, ...] | None,
     base: BaseWeights | None,
-) -> WordRows | None:
-    """Take the tensors of the word embedding from `left`, and return the rows that they change; None without.
+) -> tuple[WordRows | None, OutputRows | None]:
+    """Take the tensors of both layers from `left`, and return the rows that they change; None for none.
 
     `tokens` are those that the adapter's tokenizer adds; None if no file says which. A row beyond the
     foundation's table is kept if one of them has its id. Raise Rejected (check "sites") for a tensor that is
     missing or misshapen, for a row that no token has and for a token that has no row.
     """
-    indices = _indices(config, task_class, foundation)
+    output = _output(task_class, foundation)
+    trained = trained_tokens(config, task_class, foundation, output)
     table = foundation.words
-    if table is None or (indices is None and not holds_words(left, task_class, foundation)):
+    if table is None or not (trained or holds_words(left, task_class, foundation)):
         if tokens:
             raise Rejected("sites", "added_tokens", "the adapter holds no embeddings of the tokens that it adds")
-        return None
+        return None, None
+    base = needed(base, "trainable_token_indices" if trained else "modules_to_save")
     stem = f"{task_class.prefix}{table.name}"
-    base = needed(base, "modules_to_save" if indices is None else "trainable_token_indices")
-    rows = _whole(left, stem, table, base)
+    embedding = base.embedding(table.name)
+    read = _take(left, stem, trained.get(stem), embedding)
+    _check_named(read.rows, tokens, table.name, table.rows)
+    kept = _kept(read.rows, tokens, table.rows, stem)
+    words = _word_rows({number: read.rows[number] for number in kept}, table, embedding)
+    if output is None:
+        return words, None
+    own = embedding if output.tied else base.embedding(output.name)
+    # PEFT runs a copy of an embedding that is saved whole. In any other form a tied output layer has its rows.
+    follows = output.tied and not config.is_saved_whole(stem)
+    indices = trained.get(output.name)
+    if follows and not any(f"{output.name}.{place}" in left for place in _ALONE):
+        indices = None
+    written = _take(left, output.name, indices, own, output.biased, base)
+    changed = _Rows({**(read.rows if follows else {}), **written.rows}, written.biases)
+    _check_produced(changed, tokens, output, len(own))
+    return words, _output_rows(changed, _kept(changed.rows, tokens, len(own), output.name), own)
+
+
+def _output(task_class: TaskClass, foundation: FoundationSpec) -> OutputLayer | None:
+    """Return the output layer with which adapters of a class answer; None if they have a head."""
+    if task_class.task != TEXT_GENERATION or foundation.causal_lm is None:
+        return None
+    return foundation.causal_lm.output
+
+
+def _take(
+    left: dict[str, Array],
+    stem: str,
+    indices: list[int] | None,
+    own: Array,
+    biased: bool = False,
+    base: BaseWeights | None = None,
+) -> _Rows:
+    """Take a layer's tensors. Return the rows that differ from the foundation's, `own`, or lie beyond them."""
+    rows: dict[int, Array] = {}
+    biases: dict[int, np.float32] | None = None
+    place = next((f"{stem}.{place}" for place in _WHOLE if f"{stem}.{place}weight" in left), None)
+    if place is not None:
+        weight = left.pop(f"{place}weight")
+        if weight.ndim != 2 or weight.shape[1] != own.shape[1] or len(weight) < len(own):
+            expected = f"[at least {len(own)}, {own.shape[1]}]"
+            raise Rejected("sites", f"{place}weight", f"has shape {list(weight.shape)}; expected {expected}")
+        differs = (weight[: len(own)] != own).any(axis=1)
+        bias = take(left, f"{place}bias", (len(weight),)) if biased else None
+        own_bias = None if base is None or bias is None else base.bias(stem)
+        if bias is not None and own_bias is not None:
+            check_finite({f"{place}bias": bias})
+            differs |= bias[: len(own)] != own_bias
+        numbers = [*np.flatnonzero(differs)[: MAX_WORD_ROWS + 1].tolist(), *range(len(own), len(weight))]
+        rows = {number: weight[number] for number in numbers}
+        if bias is not None and own_bias is not None:
+            biases = {n: bias[n] - own_bias[n] if n < len(own) else bias[n] for n in numbers}
     if indices is not None:
         name = next((f"{stem}.{place}" for place in _ALONE if f"{stem}.{place}" in left), f"{stem}.{_ALONE[0]}")
-        delta = take(left, name, (len(indices), table.width))
+        delta = take(left, name, (len(indices), own.shape[1]))
         rows |= dict(zip(indices, delta, strict=True))
-    _check_named(rows, tokens, table)
+    return _Rows(rows, biases)
+
+
+def _kept(rows: Mapping[int, Array], tokens: tuple[AddedToken, ...] | None, known: int, stem: str) -> list[int]:
+    """Return the ids of the rows to keep, ascending: of the foundation's `known` tokens, and of added ones."""
     named = {token.id for token in tokens or ()}
-    kept = sorted(number for number in rows if number < table.rows or number in named)
+    kept = sorted(number for number in rows if number < known or number in named)
     if len(kept) > MAX_WORD_ROWS:
         message = (
-            f"more than {MAX_WORD_ROWS} rows of the word embedding differ from the foundation's, and that is the "
-            "limit; train fewer tokens, with trainable_token_indices"
+            f"more than {MAX_WORD_ROWS} rows differ from the foundation's, and that is the limit; train fewer "
+            "tokens, with trainable_token_indices"
         )
         raise Rejected("sites", stem, message)
-    return _changes({number: rows[number] for number in kept}, table, base)
+    check_finite({f"{stem}: row {number}": rows[number] for number in kept})
+    return kept
 
 
-def _indices(config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec) -> list[int] | None:
-    """Return the ids of the tokens that were trained alone, as the config states them; None without."""
-    key = "token_indices" if config.peft_type == "TRAINABLE_TOKENS" else "trainable_token_indices"
-    stated = config.values.get(key)
-    if stated is None or stated in ([], {}):
-        return None
-    table = foundation.words
-    if table is None:
-        raise wrong_option(key, f"{foundation.name} has no word embedding whose rows an adapter can change")
-    module = config.written(f"{task_class.prefix}{table.name}")
-    if isinstance(stated, Mapping):
-        for name in stated:
-            if not ends_in(module, [name]):
-                raise wrong_option(key, f"{name!r} is not the word embedding, {module}; train its tokens alone")
-        stated = next(iter(stated.values()))
-    elif config.peft_type == "TRAINABLE_TOKENS" and not config.targets_words(module):
-        option = config.values.get("target_modules")
-        raise wrong_option("target_modules", f"{option!r} is not the word embedding, {module}")
-    if len(set(stated)) != len(stated):
-        raise wrong_option(key, "a token is there twice")
-    return list(stated)
-
-
-def _whole(left: dict[str, Array], stem: str, table: WordTable, base: BaseWeights) -> dict[int, Array]:
-    """Take the whole embedding, if it is there, and return the rows that differ from the foundation's."""
-    place = next((f"{stem}.{place}" for place in _WHOLE if f"{stem}.{place}" in left), None)
-    if place is None:
-        return {}
-    weight = left.pop(place)
-    if weight.ndim != 2 or weight.shape[1] != table.width or len(weight) < table.rows:
-        expected = f"[at least {table.rows}, {table.width}]"
-        raise Rejected("sites", place, f"has shape {list(weight.shape)}; expected {expected}")
-    differing = np.flatnonzero((weight[: table.rows] != base.embedding(table.name)).any(axis=1))
-    numbers = [*differing[: MAX_WORD_ROWS + 1].tolist(), *range(table.rows, len(weight))]
-    return {number: weight[number] for number in numbers}
-
-
-def _check_named(rows: Mapping[int, Array], tokens: tuple[AddedToken, ...] | None, table: WordTable) -> None:
-    beyond = [number for number in rows if number >= table.rows]
+def _check_named(rows: Mapping[int, Array], tokens: tuple[AddedToken, ...] | None, name: str, known: int) -> None:
+    beyond = [number for number in rows if number >= known]
     if beyond and tokens is None:
         raise Rejected(
             "sites",
-            table.name,
-            f"holds {len(beyond)} rows beyond the foundation's {table.rows}, and nothing says which tokens they "
+            name,
+            f"holds {len(beyond)} rows beyond the foundation's {known}, and nothing says which tokens they "
             "are of; save the tokenizer beside the adapter (tokenizer.json)",
         )
     for token in tokens or ():
-        if token.id >= table.rows and token.id not in rows:
+        if token.id >= known and token.id not in rows:
             message = f"the added token {token.content!r} has the id {token.id}, and the adapter has no row of it"
-            raise Rejected("sites", table.name, message)
+            raise Rejected("sites", name, message)
 
 
-def _changes(rows: Mapping[int, Array], table: WordTable, base: BaseWeights) -> WordRows | None:
+def _check_produced(
+    changed: _Rows, tokens: tuple[AddedToken, ...] | None, output: OutputLayer, known: int
+) -> None:
+    """Raise Rejected (check "sites") for an added token that no answer could hold."""
+    for token in tokens or ():
+        has_bias = not output.biased or (changed.biases is not None and token.id in changed.biases)
+        if token.id >= known and not (token.id in changed.rows and has_bias):
+            lacks = "row" if token.id not in changed.rows else "bias"
+            raise Rejected(
+                "sites",
+                output.name,
+                f"the output layer has no {lacks} of the added token {token.content!r}, so that no answer could "
+                "hold it; save the adapter with save_embedding_layers=True, or train its tokens in "
+                f"{output.name} too",
+            )
+
+
+def _word_rows(rows: Mapping[int, Array], table: WordTable, own: Array) -> WordRows | None:
     if not rows:
         return None
-    check_finite({f"{table.name}: row {number}": row for number, row in rows.items()})
     ids = np.array(list(rows), np.int64)
-    own = base.embedding(table.name)[np.where(ids < table.rows, ids, table.stand_in)]
     with np.errstate(all="ignore"):
-        changes = np.stack(list(rows.values())) - own
+        changes = np.stack(list(rows.values())) - own[np.where(ids < table.rows, ids, table.stand_in)]
+        changes *= np.float32(table.scale)
     changed = (changes != 0).any(axis=1) | (ids >= table.rows)
     return WordRows(ids[changed], np.ascontiguousarray(changes[changed])) if changed.any() else None
+
+
+def _output_rows(changed: _Rows, kept: list[int], own: Array) -> OutputRows | None:
+    """Return the changes of the foundation's rows, and the whole rows of tokens beyond them."""
+    known = len(own)
+    ids = np.array(kept, np.int64)
+    if not kept:
+        return None
+    rows = np.stack([changed.rows[number] for number in kept])
+    inside = ids < known
+    with np.errstate(all="ignore"):
+        rows[inside] -= own[ids[inside]]
+    biases = None
+    if changed.biases is not None:
+        biases = np.array([changed.biases.get(number, 0.0) for number in kept], np.float32)
+    differs = (rows != 0).any(axis=1) | ~inside
+    if biases is not None:
+        differs |= biases != 0
+    if not differs.any():
+        return None
+    return OutputRows(
+        ids[differs],
+        np.ascontiguousarray(rows[differs]),
+        max(known, int(ids[-1]) + 1),
+        None if biases is None else biases[differs],
+    )

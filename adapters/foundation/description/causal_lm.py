@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.foundation.location import (
@@ -12,7 +12,11 @@ from rootstock.adapters.foundation.location import (
     heads_digest,
     read_json,
 )
+from rootstock.adapters.language_model import OutputLayer
 from rootstock.adapters.spec import CausalLM
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # transformers computes these positions from the longest sequence of a pass.
 _DEPENDENT = {"dynamic", "longrope"}
@@ -20,13 +24,25 @@ _DEPENDENT = {"dynamic", "longrope"}
 _SETTINGS = ("generation_config.json", "config.json")
 
 
-def causal_lm(files: FoundationFiles, class_name: str, config: Any, trunk: str) -> CausalLM:
+def causal_lm(files: FoundationFiles, config: Any, trunk: str, model: nn.Module) -> CausalLM:
     """Return the head of a decoder's checkpoint, whose trunk has the fingerprint `trunk`.
 
-    Raise FoundationError if no token ends an answer.
+    `model` is of the head's class and may be without numbers. Raise FoundationError if no token ends an answer.
     """
     vocabulary = int(config.vocab_size)
-    return CausalLM(class_name, vocabulary, stop_ids(files, vocabulary), language_digest(files, trunk))
+    digest = language_digest(files, trunk)
+    return CausalLM(
+        type(model).__name__, vocabulary, stop_ids(files, vocabulary), digest, output_layer(model, vocabulary)
+    )
+
+
+def output_layer(model: Any, vocabulary: int) -> OutputLayer | None:
+    """Return the output layer of a decoder's class; None if an adapter cannot change rows of it."""
+    layer = model.get_output_embeddings()
+    if tuple(getattr(getattr(layer, "weight", None), "shape", ()))[:1] != (vocabulary,):
+        return None
+    name = next(name for name, module in model.named_modules() if module is layer)
+    return OutputLayer(name, layer.weight is model.get_input_embeddings().weight, layer.bias is not None)
 
 
 def check_positions(files: FoundationFiles, config: Any) -> None:

@@ -80,18 +80,23 @@ def norms(trunk: nn.Module) -> dict[str, int]:
 
 
 def words(trunk: Any) -> WordTable | None:
-    """Return the word embedding of a trunk, if its output is that of a plain table's rows.
-
-    Some architectures scale the rows, so that a change of a row is not one of the output.
-    """
+    """Return the word embedding of a trunk, if its output is a table's rows, or these times one number."""
     from torch import nn
 
     table = trunk.get_input_embeddings()
-    if type(table) is not nn.Embedding or table.max_norm is not None:
+    scale = 1.0 if type(table) is nn.Embedding else _scale(table)
+    if scale is None or table.max_norm is not None:
         return None
     name = next(name for name, module in trunk.named_modules() if module is table)
     padding = getattr(trunk.config, "pad_token_id", None)
-    return WordTable(name, table.num_embeddings, table.embedding_dim, 1 if padding == 0 else 0)
+    return WordTable(name, table.num_embeddings, table.embedding_dim, 1 if padding == 0 else 0, scale)
+
+
+def _scale(table: Any) -> float | None:
+    """Return the number by which an embedding of Gemma's form multiplies its rows; None for any other one."""
+    if not type(table).__name__.endswith("TextScaledWordEmbedding"):
+        return None
+    return float(table.scalar_embed_scale)
 
 
 def layer_prefix(trunk: nn.Module, layers: int) -> str:

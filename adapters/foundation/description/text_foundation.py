@@ -59,11 +59,11 @@ def text_foundation(files: FoundationFiles, config: Any, raw: Mapping[str, Any])
         sites=linears(trunk),
         classes=classes,
         norms=norms(trunk),
-        # A foundation that generates text has its output layer tied to the embedding, or the embedding scaled.
-        words=None if continues or rewrites else words(trunk),
+        # An encoder–decoder model reads its embedding in both parts, and in its output layer.
+        words=None if rewrites else words(trunk),
         layer_prefix=layer_prefix(trunk, config.num_hidden_layers),
         masked_lm=None if continues or rewrites else masked_lm(files, config),
-        causal_lm=causal_lm(files, next(iter(classes)), config, trunk_digest) if continues else None,
+        causal_lm=causal_lm(files, config, trunk_digest, own[TEXT_GENERATION][0]) if continues else None,
         seq2seq_lm=seq2seq_lm(files, next(iter(classes)), config, trunk_digest) if rewrites else None,
         other_names=files.other_names,
         lowercases=lowers,

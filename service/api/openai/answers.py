@@ -10,8 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from rootstock.service.api.composed_fields import AnsweredPart, name_of, parts_of
-from rootstock.service.engine.generate.engine import GenerationEngine
-from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.stream import AnswerTokens, TextStream
 from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
 from rootstock.service.references.composed_model import Asked
 
@@ -90,7 +89,7 @@ def usage_of_stream(stream: TextStream) -> CompletionUsage:
     )
 
 
-def token_bytes(engine: GenerationEngine, token: int) -> tuple[str, list[int]]:
+def token_bytes(tokens: AnswerTokens, token: int) -> tuple[str, list[int]]:
     """Return a token's text and its bytes. The text of a part of a character is U+FFFD."""
-    data = engine.bytes_of(token)
+    data = tokens.bytes_of(token)
     return data.decode("utf-8", "replace"), list(data)

@@ -73,7 +73,7 @@ async def chat_completions(body: ChatBody, request: Request, within: TimeoutHead
         ):
             stream = await while_connected(request, call)
         parts = new_parts("chatcmpl", model, stream)
-        writer = ChatWriter(parts, engine, body.logprobs, bool(tools), structure is not None)
+        writer = ChatWriter(parts, stream.tokens, body.logprobs, bool(tools), structure is not None)
         if body.stream:
             events = writer.chunks(stream, body.with_usage)
             return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)

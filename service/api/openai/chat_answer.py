@@ -18,8 +18,7 @@ from rootstock.service.api.openai.answers import (
     usage_of_stream,
 )
 from rootstock.service.api.openai.tool_calls import ToolCall, ToolCallDelta, ToolCallText, split_calls
-from rootstock.service.engine.generate.engine import GenerationEngine
-from rootstock.service.engine.generate.stream import TextPiece, TextStream
+from rootstock.service.engine.generate.stream import AnswerTokens, TextPiece, TextStream
 from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
 
 ChatFinish = Literal["stop", "length", "tool_calls"]
@@ -120,7 +119,7 @@ class ChatWriter:
     """
 
     parts: AnswerParts
-    engine: GenerationEngine
+    tokens: AnswerTokens
     logprobs: bool
     tools: bool
     structured: bool = False
@@ -176,11 +175,11 @@ class ChatWriter:
     def _logprobs(self, choices: Sequence[TokenChoice]) -> ChatLogprobs:
         content = []
         for choice in choices:
-            token, data = token_bytes(self.engine, choice.token)
+            token, data = token_bytes(self.tokens, choice.token)
             top = [
                 TopLogprob(token=text, logprob=logprob, bytes=raw)
                 for i, logprob in choice.top
-                for text, raw in [token_bytes(self.engine, i)]
+                for text, raw in [token_bytes(self.tokens, i)]
             ]
             content.append(TokenLogprob(token=token, logprob=choice.logprob or 0.0, bytes=data, top_logprobs=top))
         return ChatLogprobs(content=content)

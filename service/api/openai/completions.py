@@ -18,8 +18,7 @@ from rootstock.service.api.openai.sampling_fields import SamplingFields, spelled
 from rootstock.service.api.options import TimeoutHeader, options_of, sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
-from rootstock.service.engine.generate.engine import GenerationEngine
-from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.stream import AnswerTokens, TextStream
 from rootstock.service.engine.generate.token_sampler import TokenChoice
 
 router = APIRouter(route_class=BodyRoute)
@@ -88,15 +87,16 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
         with spelled(stop_ids="stop_token_ids", inputs="prompt"):
             stream = await while_connected(request, call)
         parts = new_parts("cmpl", model, stream)
-        echo = "" if not body.echo else prompt if isinstance(prompt, str) else engine.text_of(*prompt)
+        echo = "" if not body.echo else prompt if isinstance(prompt, str) else stream.tokens.text_of(*prompt)
         if body.stream:
-            events = _parts(stream, parts, body, engine, echo)
+            events = _parts(stream, parts, body, echo)
             return EventStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)  # type: ignore[return-value]
+        reports, known = body.logprobs is not None, stream.tokens
         choices = [
             CompletionChoice(
                 index=i,
                 text=echo + answer.text,
-                logprobs=_logprobs(answer.choices, engine, len(echo)) if body.logprobs is not None else None,
+                logprobs=_logprobs(answer.choices, known, len(echo)) if reports else None,
                 finish_reason=answer.finish,
             )
             for i, answer in enumerate(await while_connected(request, collect(stream, body.n)))
@@ -106,23 +106,23 @@ async def completions(body: CompletionBody, request: Request, within: TimeoutHea
 
 
 async def _parts(
-    stream: TextStream, parts: AnswerParts, body: CompletionBody, engine: GenerationEngine, echo: str
+    stream: TextStream, parts: AnswerParts, body: CompletionBody, echo: str
 ) -> AsyncIterator[BaseModel]:
     offsets: dict[int, int] = {}
     async for piece in stream:
         text = piece.text if piece.index in offsets else echo + piece.text
         offset = offsets.setdefault(piece.index, len(echo))
-        offsets[piece.index] += len(engine.text_of(piece.choice.token))
+        offsets[piece.index] += len(stream.tokens.text_of(piece.choice.token))
         if text or piece.finish is not None or body.logprobs is not None:
-            logprobs = _logprobs([piece.choice], engine, offset) if body.logprobs is not None else None
+            logprobs = _logprobs([piece.choice], stream.tokens, offset) if body.logprobs is not None else None
             choice = CompletionChoice(index=piece.index, text=text, logprobs=logprobs, finish_reason=piece.finish)
             yield Completion(**parts._asdict(), object="text_completion", choices=[choice])
     if body.with_usage:
         yield Completion(**parts._asdict(), object="text_completion", choices=[], usage=usage_of_stream(stream))
 
 
-def _logprobs(choices: Sequence[TokenChoice], engine: GenerationEngine, offset: int) -> CompletionLogprobs:
-    tokens = [engine.text_of(choice.token) for choice in choices]
+def _logprobs(choices: Sequence[TokenChoice], known: AnswerTokens, offset: int) -> CompletionLogprobs:
+    tokens = [known.text_of(choice.token) for choice in choices]
     offsets = []
     for token in tokens:
         offsets.append(offset)
@@ -130,6 +130,6 @@ def _logprobs(choices: Sequence[TokenChoice], engine: GenerationEngine, offset: 
     return CompletionLogprobs(
         tokens=tokens,
         token_logprobs=[choice.logprob or 0.0 for choice in choices],
-        top_logprobs=[{engine.text_of(i): logprob for i, logprob in choice.top} for choice in choices],
+        top_logprobs=[{known.text_of(i): logprob for i, logprob in choice.top} for choice in choices],
         text_offset=offsets,
     )

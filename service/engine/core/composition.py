@@ -90,7 +90,7 @@ def compose(composition: Composition, adapters: Sequence[Adapter], max_rank: int
 def _check(composition: Composition, adapters: Sequence[Adapter]) -> None:
     """Raise InvalidComposition for a part that would change nothing, or whose changes do not add up."""
     for i, adapter in enumerate(adapters):
-        if adapter.weights.words is not None or adapter.preprocessing.tokens:
+        if adapter.weights.changes_vocabulary or adapter.preprocessing.tokens:
             raise InvalidComposition(
                 f"adapters[{i}] brings tokens or changes words of the foundation, and these do not add up; send "
                 "it alone as model",

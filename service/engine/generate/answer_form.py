@@ -11,6 +11,7 @@ from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter,
 from rootstock.service.engine.generate.constraint.grammar import Grammar
 from rootstock.service.engine.generate.constraint.rule_constraint import RuleConstraint
 from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
+from rootstock.service.engine.generate.constraint.wider_mask import WiderMask
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.token_sampler import TokenSampler
 
@@ -34,6 +35,17 @@ class AnswerForm:
         """Tell whether an encoder reads the prompt and the answer is a new text."""
         return self._seq2seq is not None
 
+    def vocabulary_of(self, adapter: Adapter) -> int:
+        """Return the number of tokens that an adapter's answers are chosen from: some add tokens."""
+        outputs = adapter.weights.outputs
+        return self.vocabulary if outputs is None else outputs.vocabulary
+
+    def stop_ids_of(self, adapter: Adapter) -> tuple[int, ...]:
+        """Return the tokens that end an adapter's answers: the foundation's, and the one that it brings."""
+        end = adapter.prompting.end_token
+        added = [token.id for token in adapter.preprocessing.tokens or () if token.content == end]
+        return (*self.stop_ids, *added)
+
     def split(self, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Return the tokens of a prompt that an encoder reads, and those that the decoder continues."""
         return ((), ids) if self._seq2seq is None else (ids, (self._seq2seq.start_id,))
@@ -47,13 +59,20 @@ class AnswerForm:
             )
 
     def sampler(
-        self, sampling: SamplingOptions, start: Sequence[int], constraint: TokenConstraint | None = None
+        self,
+        sampling: SamplingOptions,
+        start: Sequence[int],
+        adapter: Adapter,
+        constraint: TokenConstraint | None = None,
     ) -> TokenSampler:
         """Return the sampler of one answer after the decoder's tokens `start`."""
         if self._seq2seq is not None:
             rules, ends = self._seq2seq.rules, self._seq2seq.stop_ids
             constraint = RuleConstraint(rules, ends, self.vocabulary, start, sampling.max_tokens)
-        return TokenSampler(sampling, start, self.stop_ids, self.vocabulary, constraint)
+        vocabulary = self.vocabulary_of(adapter)
+        if constraint is not None and vocabulary > self.vocabulary:
+            constraint = WiderMask(constraint, vocabulary)
+        return TokenSampler(sampling, start, self.stop_ids_of(adapter), vocabulary, constraint)
 
     def fit(
         self,
@@ -71,7 +90,8 @@ class AnswerForm:
         ids, most_tokens = start if self._seq2seq is None else source, adapter.preprocessing.max_length
         if not ids:
             raise InvalidInput("the prompt is empty; give a text of at least one token", "prompt")
-        vocabulary = self.vocabulary
+        vocabulary = self.vocabulary_of(adapter)
+        sampling.check_ids(vocabulary)
         if wrong := [token for token in (min(ids), max(ids)) if not 0 <= token < vocabulary]:
             raise InvalidInput(
                 f"token id {wrong[-1]}; the vocabulary has ids from 0 to {vocabulary - 1}; send only such ids",

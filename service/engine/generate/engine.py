@@ -45,7 +45,7 @@ from rootstock.service.engine.generate.prompt import (
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.generate.sequence import TextSequence
-from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.stream import AnswerTokens, TextStream
 
 _CHARACTERS_A_TOKEN = 4
 # Prompts of a golden set that are replayed at once. More would slow the steps of other streams.
@@ -186,13 +186,13 @@ class GenerationEngine:
                     sampling = self._form.fit(source, start, adapter, sampling, answers)
                     self.admission.settle(ticket, answers, answers * (len(source) + len(start)))
                 constraints = await self._constraints(grammar, sampling, answers, deadline)
-                texts = [self._tokenizer.stream() for _ in range(answers)]
-                stream = TextStream(resolved, len(ids), texts, sampling.stop, self._clock)
+                tokens = self._answer_tokens(adapter)
+                stream = TextStream(resolved, len(ids), tokens, answers, sampling.stop, self._clock)
                 stream.sequences = [
                     TextSequence(
                         adapter,
                         start,
-                        self._form.sampler(_nth(sampling, i), start, constraints[i]),
+                        self._form.sampler(_nth(sampling, i), start, adapter, constraints[i]),
                         stream.receiver(i),
                         arrived,
                         deadline,
@@ -246,9 +246,10 @@ class GenerationEngine:
             sampling = self._form.fit(source, start, adapter, replace(_GREEDY, max_tokens=count), 1)
             with self._admitted(1, len(source) + len(start), None) as ticket:
                 resolved = ResolvedReference("", None, adapter.digest)
-                stream = TextStream(resolved, len(ids), [self._tokenizer.stream()], (), self._clock)
-                constraint = None if forced is None else ForcedTokens(forced, self._form.vocabulary)
-                sampler = self._form.sampler(sampling, start, constraint)
+                stream = TextStream(resolved, len(ids), self._answer_tokens(adapter), 1, (), self._clock)
+                vocabulary = self._form.vocabulary_of(adapter)
+                constraint = None if forced is None else ForcedTokens(forced, vocabulary)
+                sampler = self._form.sampler(sampling, start, adapter, constraint)
                 stream.sequences = [
                     TextSequence(
                         adapter, start, sampler, stream.receiver(0), now, deadline, source,
@@ -262,7 +263,7 @@ class GenerationEngine:
 
     async def check_template(self, adapter: Adapter) -> None:
         """Raise Rejected (check "template") if the adapter has a chat template that cannot be used."""
-        await self._tokenizer.check_template(adapter.prompting)
+        await self.tokenizer_of(adapter).check_template(adapter.prompting)
 
     async def forget(self, digest: str) -> None:
         """Wait until no request holds the adapter, then free its slot and memory."""
@@ -276,17 +277,19 @@ class GenerationEngine:
         """Return where an adapter is: "slot", "memory" or "store"."""
         return self.adapters.residency(digest)
 
-    def ends(self, token: int) -> bool:
-        """Tell whether a token ends a text by itself."""
-        return token in self._form.stop_ids
+    def _answer_tokens(self, adapter: Adapter) -> AnswerTokens:
+        return AnswerTokens(self.tokenizer_of(adapter), self._form.stop_ids_of(adapter))
 
-    def text_of(self, *tokens: int) -> str:
-        """Return the text of tokens, special ones included."""
-        return self._tokenizer.decode(tokens)
+    def tokenizer_of(self, adapter: Adapter) -> PromptTokenizer:
+        """Return the tokenizer of an adapter: its own if it brings tokens, else the foundation's.
 
-    def bytes_of(self, token: int) -> bytes:
-        """Return the bytes that a token adds to a text, which may be a part of a character."""
-        return self._tokenizer.bytes_of(token)
+        Raise RunnerFault for an adapter that brings tokens and is not `equipped`.
+        """
+        if isinstance(adapter.tokenizer, PromptTokenizer):
+            return adapter.tokenizer
+        if adapter.preprocessing.tokens:
+            raise RunnerFault("the adapter brings tokens, and its tokenizer was not made when it was loaded")
+        return self._tokenizer
 
     @contextmanager
     def _followed(self, stream: TextStream, deadline: float) -> Iterator[None]:
@@ -316,7 +319,7 @@ class GenerationEngine:
         if self._closed:
             raise Draining("the server is stopping and takes no new requests; try another replica")
         check_size(prompt)
-        sampling.check(self._form.vocabulary)
+        sampling.check()
         most = self.limits.max_answers
         if not 1 <= answers <= most:
             raise InvalidParameter(f"n is {answers}; the limit is {most} answers; choose from 1 to {most}", "n")
@@ -338,7 +341,7 @@ class GenerationEngine:
             async with asyncio.timeout(deadline - self._clock()):
                 if isinstance(prompt, Chat):
                     return await self._chat_tokens(prompt, adapter)
-                return await asyncio.to_thread(self._encode, prompt)
+                return await asyncio.to_thread(self._encode, prompt, adapter)
         except TimeoutError:
             raise self._expired() from None
 
@@ -348,10 +351,10 @@ class GenerationEngine:
                 "this model rewrites a text, so it takes no messages; send the text to /v1/completions",
                 "messages",
             )
-        return await self._tokenizer.chat_ids(chat.under(adapter.prompting))
+        return await self.tokenizer_of(adapter).chat_ids(chat.under(adapter.prompting))
 
-    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
-        return self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    def _encode(self, prompt: str | Sequence[int], adapter: Adapter) -> list[int]:
+        return self.tokenizer_of(adapter).encode(prompt) if isinstance(prompt, str) else list(prompt)
 
     async def _constraints(
         self, grammar: Grammar | None, sampling: SamplingOptions, answers: int, deadline: float
@@ -380,8 +383,8 @@ class GenerationEngine:
 
         Raise Rejected (check "schema") if its tokens do not fit the foundation's tokenizer.
         """
-        tokens = adapter.preprocessing.tokens
-        return replace(adapter, tokenizer=self._tokenizer.extended(tokens)) if tokens else adapter
+        tokens, end = adapter.preprocessing.tokens, adapter.prompting.end_token
+        return replace(adapter, tokenizer=self._tokenizer.extended(tokens, end)) if tokens else adapter
 
     def resolve(self, reference: str) -> ResolvedReference:
         """Return the version that a reference means. Raise the catalog's own error for an unknown one."""

@@ -88,8 +88,8 @@ class PromptTokenizer:
         self._templates = TemplateProcess()
         self._bytes = TokenBytes(self._tokenizer)
 
-    def extended(self, tokens: Sequence[AddedToken]) -> PromptTokenizer:
-        """Return this tokenizer with an adapter's tokens added.
+    def extended(self, tokens: Sequence[AddedToken], end: str | None = None) -> PromptTokenizer:
+        """Return this tokenizer with an adapter's tokens added. `end` is the one that ends its answers, if any.
 
         Raise Rejected (check "schema") if a token gets another id than it states.
         """
@@ -97,6 +97,8 @@ class PromptTokenizer:
         tokenizer._tokenizer = extended_tokenizer(self._tokenizer, tokens)
         tokenizer._bytes = TokenBytes(tokenizer._tokenizer)
         tokenizer.nbytes = memory_of_tokens(self._tokenizer, tokens)
+        if end is not None:
+            tokenizer._special = {**self._special, "eos_token": end}
         return tokenizer
 
     def encode(self, text: str, special: bool = True) -> list[int]:

@@ -67,10 +67,10 @@ class SamplingOptions:
     stop_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
 
-    def check(self, vocabulary: int) -> None:
+    def check(self) -> None:
         """Raise InvalidParameter, with the option's name as `param`, for a value outside its limits.
 
-        `vocabulary` is the number of tokens that the model knows.
+        `check_ids` checks the ids of tokens, which differ between adapters.
         """
         for name, bounds in _BOUNDS.items():
             _check_number(name, getattr(self, name), bounds)
@@ -80,8 +80,6 @@ class SamplingOptions:
         if len(self.logit_bias) > _MOST_BIASES:
             message = f"logit_bias has {len(self.logit_bias)} tokens; the limit is {_MOST_BIASES}; leave some out"
             raise InvalidParameter(message, "logit_bias")
-        _check_ids("logit_bias", self.logit_bias, vocabulary)
-        _check_ids("stop_ids", self.stop_ids, vocabulary)
         for token, bias in self.logit_bias.items():
             if not -_MOST_BIAS <= bias <= _MOST_BIAS:
                 raise InvalidParameter(
@@ -90,6 +88,11 @@ class SamplingOptions:
                     "logit_bias",
                 )
         self._check_stop()
+
+    def check_ids(self, vocabulary: int) -> None:
+        """Raise InvalidParameter for an id of a token that is not among the `vocabulary` that the model knows."""
+        _check_ids("logit_bias", self.logit_bias, vocabulary)
+        _check_ids("stop_ids", self.stop_ids, vocabulary)
 
     def _check_stop(self) -> None:
         if len(self.stop) > _MOST_STOPS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import EngineError
-from rootstock.service.engine.generate.prompt import TokenText
+from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sequence import Step, TextSequence
 from rootstock.service.engine.generate.stop_strings import StopStrings
 from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
@@ -27,6 +27,26 @@ class TextPiece:
     finish: FinishReason | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerTokens:
+    """The tokens of one adapter's answers: its tokenizer, and the ids that end an answer."""
+
+    tokenizer: PromptTokenizer
+    stop_ids: tuple[int, ...]
+
+    def ends(self, token: int) -> bool:
+        """Tell whether a token ends a text by itself."""
+        return token in self.stop_ids
+
+    def text_of(self, *tokens: int) -> str:
+        """Return the text of tokens, special ones included."""
+        return self.tokenizer.decode(tokens)
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text, which may be a part of a character."""
+        return self.tokenizer.bytes_of(token)
+
+
 class TextStream:
     """The answers of a call, piece by piece as they are decoded. Iterate over it once.
 
@@ -37,12 +57,14 @@ class TextStream:
         self,
         resolved: ResolvedReference,
         prompt_tokens: int,
-        texts: Sequence[TokenText],
+        tokens: AnswerTokens,
+        answers: int,
         stops: Sequence[str],
         clock: Callable[[], float],
     ) -> None:
         self.resolved = resolved
         self.prompt_tokens = prompt_tokens
+        self.tokens = tokens
         self.sequences: Sequence[TextSequence] = ()
         # The tokens of the pieces so far. A sequence may have decoded more, after a stop string.
         self.completion_tokens = 0
@@ -52,8 +74,8 @@ class TextStream:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
-        self._texts = texts
-        self._stops = [StopStrings(stops) if stops else None for _ in texts]
+        self._texts = [tokens.tokenizer.stream() for _ in range(answers)]
+        self._stops = [StopStrings(stops) if stops else None for _ in range(answers)]
 
     @property
     def reused_tokens(self) -> int:

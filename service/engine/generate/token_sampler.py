@@ -212,23 +212,26 @@ class TokenSampler:
 def choose_all(samplers: Sequence[TokenSampler], logits: Array) -> list[TokenChoice | EngineError]:
     """Return the next token of each sequence, or the error of its row, without an effect on other rows.
 
-    `logits` has the shape (sequences, vocabulary) and is in float32. A row's result equals that of `choose` on
-    that row. Raise ValueError if the shape does not fit the samplers.
+    `logits` has the shape (sequences, tokens) and is in float32. Tokens beyond a sampler's vocabulary are those
+    of other adapters; their logits are minus infinity, and no choice reads them. A row's result equals that of
+    `choose` on that row. Raise ValueError if the shape does not fit the samplers.
     """
-    for sampler in samplers:
-        expected = (len(samplers), sampler.vocabulary)
-        if logits.shape != expected:
-            raise ValueError(f"the logits have the shape {logits.shape}; expected (sequences, tokens) {expected}")
+    widest = max((sampler.vocabulary for sampler in samplers), default=logits.shape[1])
+    if logits.shape[0] != len(samplers) or logits.shape[1] < widest:
+        expected = (len(samplers), widest)
+        raise ValueError(f"the logits have the shape {logits.shape}; expected (sequences, tokens) {expected}")
     best = logits.argmax(axis=1)
     most = logits[np.arange(len(samplers)), best]
     asking = [i for i, of in enumerate(samplers) if of.options.logprobs is not None and np.isfinite(most[i])]
-    totals = dict(zip(asking, _log_totals(logits, most, asking), strict=True))
+    rows = [logits[i, : samplers[i].vocabulary] for i in asking]
+    totals = dict(zip(asking, _log_totals(rows, most[asking]), strict=True))
     choices: list[TokenChoice | EngineError] = []
     for i, sampler in enumerate(samplers):
         try:
             _check_finite(float(most[i]))
-            token = sampler._choose(logits[i], int(best[i]))
-            choices.append(_report(token, logits[i], totals.get(i), sampler.options.logprobs))
+            own = logits[i, : sampler.vocabulary]
+            token = sampler._choose(own, int(best[i]))
+            choices.append(_report(token, own, totals.get(i), sampler.options.logprobs))
         except EngineError as error:
             choices.append(error)
     return choices
@@ -251,10 +254,13 @@ def _report(token: int, logits: Array, total: float | None, alternatives: int | 
     return TokenChoice(token, float(logits[token]) - total, top)
 
 
-def _log_totals(logits: Array, most: Array, rows: list[int]) -> list[float]:
+def _log_totals(rows: Sequence[Array], most: Array) -> list[float]:
     """Return the log of the sum of exp(logits) of each of the rows, whose largest logits are `most`."""
     with np.errstate(over="ignore"):
-        return [float(most[i]) + math.log(np.exp(logits[i] - most[i]).sum(dtype=np.float64)) for i in rows]
+        return [
+            float(top) + math.log(np.exp(row - top).sum(dtype=np.float64))
+            for row, top in zip(rows, most, strict=True)
+        ]
 
 
 def _check_finite(most: float) -> None:

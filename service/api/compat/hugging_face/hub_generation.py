@@ -19,9 +19,8 @@ from rootstock.service.api.options import Urgency, options_of, sticky_of
 from rootstock.service.api.predict import while_connected
 from rootstock.service.api.server import server_of
 from rootstock.service.api.strict import Strict
-from rootstock.service.engine.generate.engine import GenerationEngine
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
-from rootstock.service.engine.generate.stream import TextStream
+from rootstock.service.engine.generate.stream import AnswerTokens, TextStream
 from rootstock.service.engine.generate.token_sampler import FinishReason, TokenChoice
 
 # A client may take this much longer to read a stream than its answer may take.
@@ -156,13 +155,15 @@ async def generate_text(
         with _spelled(form):
             stream = await while_connected(request, call)
         if streams:
-            events = _events(stream, engine, given, start)
+            events = _events(stream, given, start)
             return HubStream(events, held.pop_all(), request.url.path, engine.limits.timeout_s + _SLACK_S)
         (answer,) = await while_connected(request, collect(stream, 1))
     text: dict[str, Any] = {form.text: start + answer.text}
     if given.details:
-        details = _details(stream, engine, given, answer.choices[-1], answer.finish)
-        details.tokens = [_token(engine, choice, engine.text_of(choice.token)) for choice in answer.choices]
+        details = _details(stream, given, answer.choices[-1], answer.finish)
+        details.tokens = [
+            _token(stream.tokens, choice, stream.tokens.text_of(choice.token)) for choice in answer.choices
+        ]
         text["details"] = details.model_dump()
     return Response(to_json([text]), media_type="application/json")
 
@@ -185,25 +186,23 @@ def _spelled(form: HubForm) -> Any:
     return spelled(**names, max_tokens=f"{form.sampling}.max_new_tokens", prompt="inputs")
 
 
-async def _events(
-    stream: TextStream, engine: GenerationEngine, given: HubSampling, start: str
-) -> AsyncIterator[BaseModel]:
+async def _events(stream: TextStream, given: HubSampling, start: str) -> AsyncIterator[BaseModel]:
     text, index = start, 0
     async for piece in stream:
         index += 1
         text += piece.text
         yield HubEvent(
             index=index,
-            token=_token(engine, piece.choice, piece.text),
+            token=_token(stream.tokens, piece.choice, piece.text),
             generated_text=None if piece.finish is None else text,
-            details=None if piece.finish is None else _details(stream, engine, given, piece.choice, piece.finish),
+            details=None if piece.finish is None else _details(stream, given, piece.choice, piece.finish),
         )
 
 
-def _details(
-    stream: TextStream, engine: GenerationEngine, given: HubSampling, last: TokenChoice, finish: FinishReason
-) -> HubDetails:
-    stopped: Literal["stop_sequence", "eos_token"] = "eos_token" if engine.ends(last.token) else "stop_sequence"
+def _details(stream: TextStream, given: HubSampling, last: TokenChoice, finish: FinishReason) -> HubDetails:
+    stopped: Literal["stop_sequence", "eos_token"] = (
+        "eos_token" if stream.tokens.ends(last.token) else "stop_sequence"
+    )
     return HubDetails(
         finish_reason="length" if finish == "length" else stopped,
         generated_tokens=stream.completion_tokens,
@@ -212,5 +211,5 @@ def _details(
     )
 
 
-def _token(engine: GenerationEngine, choice: TokenChoice, text: str) -> HubToken:
-    return HubToken(id=choice.token, text=text, logprob=choice.logprob or 0.0, special=engine.ends(choice.token))
+def _token(known: AnswerTokens, choice: TokenChoice, text: str) -> HubToken:
+    return HubToken(id=choice.token, text=text, logprob=choice.logprob or 0.0, special=known.ends(choice.token))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rootstock.service.engine.runners.decoder.token_rows import TokenRows
 from rootstock.service.engine.runners.decoder.updates import LowRankPart, TensorUpdate
 
 # From this many adapters on, one batched product replaces two products for each.
@@ -120,6 +121,7 @@ class AdapterMix:
 
     def __init__(self) -> None:
         self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
+        self._token_rows: dict[int, TokenRows] = {}
         self._seats: list[int] = []
         self._runs: tuple[TokenRun, ...] = ()
         self._decodes = False
@@ -128,15 +130,26 @@ class AdapterMix:
         self._stacks: dict[_StackKey, UpdateStack] = {}
         self._stacked: set[_StackKey] = set()
 
-    def place(self, slot: int, updates: Mapping[str, TensorUpdate]) -> None:
-        """Put an adapter's updates, by the names of their groups, into a slot."""
+    def place(self, slot: int, updates: Mapping[str, TensorUpdate], rows: TokenRows | None = None) -> None:
+        """Put an adapter's updates, by the names of their groups, and its tokens' rows into a slot."""
         self._slots[slot] = updates
+        if rows is None:
+            self._token_rows.pop(slot, None)
+        else:
+            self._token_rows[slot] = rows
         self._decoding = (), {}
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
         self._slots.pop(slot, None)
+        self._token_rows.pop(slot, None)
         self._decoding = (), {}
+
+    def token_rows(self, slots: Sequence[int]) -> Sequence[TokenRows | None] | None:
+        """Return the tokens' rows of each of these slots; None if none of them has any."""
+        if not self._token_rows or self._token_rows.keys().isdisjoint(slots):
+            return None
+        return [self._token_rows.get(slot) for slot in slots]
 
     def order(self, slots: Sequence[int]) -> Mapping[int, int]:
         """Return the places of the slots of a pass that decodes, so that stacks change little from the last one.

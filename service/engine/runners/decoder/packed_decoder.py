@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from rootstock.service.engine.runners.decoder.kv_rows import KvPlace
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
 from rootstock.service.engine.runners.decoder.site_group import SiteGroup
+from rootstock.service.engine.runners.decoder.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.torch_cores import TorchCores
 
@@ -27,6 +28,13 @@ class PlacedCache(KvCache, Protocol):
 
 
 C = TypeVar("C", bound=PlacedCache)
+
+
+class StagedTensors(NamedTuple):
+    """An adapter as tensors: its updates, by the names of their groups, and its tokens' rows."""
+
+    updates: Mapping[str, TensorUpdate]
+    rows: TokenRows | None = None
 
 
 class PackedDecoder(ABC, Generic[C]):
@@ -48,13 +56,15 @@ class PackedDecoder(ABC, Generic[C]):
     def warm(self, adapter: Adapter) -> None:
         """Do nothing, because every adapter uses the foundation's head."""
 
-    def stage(self, adapter: Adapter) -> Mapping[str, TensorUpdate]:
-        """Return the adapter's updates as tensors."""
-        return stage_updates(adapter.weights.sites, self.groups, self.dtype)
+    def stage(self, adapter: Adapter) -> StagedTensors:
+        """Return the adapter as tensors."""
+        weights = adapter.weights
+        updates = stage_updates(weights.sites, self.groups, self.dtype)
+        return StagedTensors(updates, stage_rows(weights, self.dtype))
 
-    def place(self, slot: int, staged: Mapping[str, TensorUpdate]) -> None:
+    def place(self, slot: int, staged: StagedTensors) -> None:
         """Put a staged adapter into a slot."""
-        self._mix.place(slot, staged)
+        self._mix.place(slot, *staged)
 
     def clear(self, slot: int) -> None:
         """Empty a slot."""
@@ -91,7 +101,7 @@ class PackedDecoder(ABC, Generic[C]):
         Raise WrongPasses if a pass does not give the logits of transformers' own forward, `expected`.
         """
         self.cache = make(CHECK_ROOM)
-        self.place(0, {})
+        self.place(0, StagedTensors({}))
         check_passes(self._logits, self.cache, texts, expected, self.precision, sources)
         self.clear(0)
         self.cache = make(tokens)

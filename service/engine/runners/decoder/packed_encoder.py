@@ -14,6 +14,7 @@ from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import Span
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
+from rootstock.service.engine.runners.decoder.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
 from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.linear_head import linear_head, pool
@@ -23,6 +24,7 @@ from rootstock.service.engine.runners.torch_cores import TorchCores
 class _StagedHead(NamedTuple):
     adapter: Adapter
     updates: Mapping[str, TensorUpdate]
+    rows: TokenRows | None
 
 
 class PackedEncoder:
@@ -49,11 +51,12 @@ class PackedEncoder:
     def stage(self, adapter: Adapter) -> _StagedHead:
         """Return the adapter with its updates as tensors."""
         trunk = self._trunk
-        return _StagedHead(adapter, stage_updates(adapter.weights.sites, trunk.groups, trunk.dtype))
+        updates = stage_updates(adapter.weights.sites, trunk.groups, trunk.dtype)
+        return _StagedHead(adapter, updates, stage_rows(adapter.weights, trunk.dtype))
 
     def place(self, slot: int, staged: _StagedHead) -> None:
         """Put a staged adapter into a slot."""
-        self._mix.place(slot, staged.updates)
+        self._mix.place(slot, staged.updates, staged.rows)
         self._adapters[slot] = staged.adapter
 
     def clear(self, slot: int) -> None:
@@ -65,7 +68,7 @@ class PackedEncoder:
     def run(self, batch: Batch) -> list[Array]:
         """Return the raw head output of each row, in the shapes of batch.Encoder."""
         self._cores.use()
-        unchanged = [slot for slot in batch.slots if not self._adapters[slot].weights.sites]
+        unchanged = [slot for slot in batch.slots if not self._adapters[slot].weights.changes_trunk]
         # The slot whose updates each row needs: adapters that change nothing share one.
         slots = [unchanged[0] if slot in unchanged else slot for slot in batch.slots]
         sequences = list(zip(slots, batch.inputs, strict=True))

@@ -22,7 +22,8 @@ class PackedPass:
     """The tokens of the parts of a pass. Those of one adapter lie together, so that one product serves them all.
 
     `ids` and `positions` are (1, tokens) and (tokens,). `bounds` holds the first token and the end of each part,
-    and `last` (parts,) its last token, in the parts' own order. The adapters `mix` are told of the pass.
+    `last` (parts,) its last token, and `slots` its slot, in the parts' own order. The adapters `mix` are told of
+    the pass.
     """
 
     def __init__(self, parts: Sequence[PackedPart], mix: AdapterMix, decodes: bool = False) -> None:
@@ -31,7 +32,7 @@ class PackedPass:
         runs: list[TokenRun] = []
         ids: list[int] = []
         positions: list[int] = []
-        slots = [part.slot for part in parts]
+        self.slots = slots = [part.slot for part in parts]
         order = mix.order(slots) if decodes else {slot: slot for slot in slots}
         for i in sorted(range(len(parts)), key=lambda i: order[slots[i]]):
             slot, tokens, start = parts[i]

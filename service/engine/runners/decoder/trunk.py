@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rootstock.service.engine.runners.decoder.int4 import Bf16Linear, free_memor
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.site_group import SiteGroup, alone, join_layers, together
+from rootstock.service.engine.runners.decoder.token_rows import TokenRows, embed, masked, widened
 from rootstock.service.engine.runners.decoder.token_site import MixInUse, TokenNorm, TokenSite
 
 # The dtype of activations. In int4, only the weights of linear layers are smaller.
@@ -59,6 +61,10 @@ class DecoderTrunk:
             output = model.get_output_embeddings()
             model.set_output_embeddings(Bf16Linear(output.weight, output.bias))
         free_memory()
+        self._words = spec.words
+        self._vocabulary = spec.causal_lm.vocabulary
+        self._table: nn.Module = model.get_input_embeddings()
+        self._output: nn.Module = model.get_output_embeddings()
         self._attention = RaggedAttention()
         attach(model, self._attention)
         self._running = threading.Lock()
@@ -69,25 +75,35 @@ class DecoderTrunk:
             self._attention.take(spans)
             self._mix.mix = mix
             hidden: Tensor = self._trunk(
-                input_ids=tokens.ids, position_ids=tokens.positions[None], use_cache=False
+                **self._inputs(tokens, mix.token_rows(tokens.slots)),
+                position_ids=tokens.positions[None],
+                use_cache=False,
             ).last_hidden_state[0]
             return hidden
 
     def logits(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
         """Return the logits after the last token of each part: (parts, vocabulary). `mix` is as for `states`.
 
-        Some architectures scale or cap what their output layer gives, so the whole model computes them.
+        They are wider if an adapter of the pass adds tokens, and minus infinity for those that a part does not
+        have. Some architectures scale or cap what their output layer gives, so the whole model computes them.
         """
-        with self._running:
+        rows = mix.token_rows(tokens.slots)
+        with self._running, nullcontext() if rows is None else widened(self._output, rows, self._vocabulary):
             self._attention.take(spans)
             self._mix.mix = mix
             logits: Tensor = self._model(
-                input_ids=tokens.ids,
+                **self._inputs(tokens, rows),
                 position_ids=tokens.positions[None],
                 use_cache=False,
                 logits_to_keep=tokens.last,
             ).logits[0]
-            return logits
+        return logits if rows is None else masked(logits, rows, self._vocabulary)
+
+    def _inputs(self, tokens: PackedPass, rows: Sequence[TokenRows | None] | None) -> dict[str, Tensor]:
+        """Return what the modules read: the tokens, or their embeddings if adapters change some of these."""
+        if rows is None or self._words is None:
+            return {"input_ids": tokens.ids}
+        return {"inputs_embeds": embed(self._table, self._words, tokens.ids, tokens.bounds, rows)}
 
 
 @torch.inference_mode()

@@ -82,7 +82,8 @@ class TinyDecoder:
 
     def opened(self, saved: PeftAdapter) -> Adapter:
         """Return the adapter in a folder that PEFT saved, as an upload opens it."""
-        return open_bundle(saved.zip(), Limits(), self.spec).adapter(self.spec, 64, self.weights)
+        bundle = open_bundle(saved.zip(), Limits(), self.spec, base=self.weights)
+        return bundle.adapter(self.spec, 64, self.weights)
 
     def greedy(self, saved: PeftAdapter | None, prompt: Sequence[int], count: int) -> list[int]:
         """Return the tokens that PEFT's `generate` gives, or transformers' without an adapter."""

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from rootstock.service.engine.runners.decoder.gated_layer import is_gated
+from rootstock.service.engine.runners.decoder.packed_decoder import StagedTensors
 from tests.service.engine.generate.families import make_decoder
 
 _LLAMA_3 = {
@@ -53,7 +54,7 @@ def test_passes_have_the_logits_of_transformers(
     assert is_gated(model.base_model)
     with torch.no_grad():
         expected = model(torch.tensor([tokens])).logits[0].numpy()
-    decoder.place(0, {})
+    decoder.place(0, StagedTensors({}))
     row = decoder.cache.open()
     decoder.cache.extend(row, len(tokens))
     for start, end in ((0, 7), (7, 30), *((i, i + 1) for i in range(30, 40))):

@@ -44,23 +44,29 @@ BAD: list[tuple[str, Any, str]] = [
 ]
 
 
+def _check(options: SamplingOptions) -> None:
+    options.check()
+    options.check_ids(VOCABULARY)
+
+
 @pytest.mark.parametrize("values", GOOD, ids=str)
 def test_values_within_the_limits_pass(values: dict[str, Any]) -> None:
-    SamplingOptions(**values).check(VOCABULARY)
+    _check(SamplingOptions(**values))
 
 
 @pytest.mark.parametrize(("name", "value", "limit"), BAD)
 def test_a_value_outside_its_limits_is_refused_with_its_name_and_the_limit(
     name: str, value: Any, limit: str
 ) -> None:
+    options = SamplingOptions(**{name: value})
     with pytest.raises(InvalidParameter, match=limit) as refused:
-        SamplingOptions(**{name: value}).check(VOCABULARY)
+        _check(options)
     assert refused.value.param == name
     assert name in str(refused.value)
 
 
 def test_a_minimum_above_the_maximum_is_refused() -> None:
-    SamplingOptions(max_tokens=5, min_tokens=5).check(VOCABULARY)
+    SamplingOptions(max_tokens=5, min_tokens=5).check()
     with pytest.raises(InvalidParameter, match=r"min_tokens is 6, above max_tokens \(5\)") as refused:
-        SamplingOptions(max_tokens=5, min_tokens=6).check(VOCABULARY)
+        SamplingOptions(max_tokens=5, min_tokens=6).check()
     assert refused.value.param == "min_tokens"

@@ -77,7 +77,8 @@ def drawn_from(sampler: TokenSampler, logits: np.ndarray) -> np.ndarray:
 def sampler_after(
     options: SamplingOptions, prompt: list[int], output: list[int], vocabulary: int = VOCABULARY
 ) -> TokenSampler:
-    options.check(vocabulary)
+    options.check()
+    options.check_ids(vocabulary)
     sampler = TokenSampler(options, prompt, EOS, vocabulary)
     for token in output:
         sampler.accept(token)

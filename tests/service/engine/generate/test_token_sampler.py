@@ -61,7 +61,8 @@ def sampler_of(
     prompt: tuple[int, ...] = (1, 5, 9), constraint: Allowing | None = None, **values: Any
 ) -> TokenSampler:
     options = SamplingOptions(**values)
-    options.check(VOCABULARY)
+    options.check()
+    options.check_ids(VOCABULARY)
     return TokenSampler(options, prompt, [EOS], VOCABULARY, constraint)
 
 

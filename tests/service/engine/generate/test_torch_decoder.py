@@ -21,6 +21,7 @@ from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
 from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
+from rootstock.service.engine.runners.decoder.packed_decoder import StagedTensors
 from rootstock.service.engine.runners.decoder.self_check import WrongPasses
 from tests.marks import slow_except
 from tests.peft_adapters import PeftAdapter, peft_model, save_adapter
@@ -151,7 +152,7 @@ def test_the_thread_that_loads_computes_on_one_core_and_the_one_that_runs_on_tho
     def serve(decoder: TorchDecoder) -> None:
         row = decoder.cache.open()
         decoder.cache.extend(row, 8)
-        decoder.place(0, {})
+        decoder.place(0, StagedTensors({}))
         decoder.run([Segment(row, 0, [5, 6, 7], 0)])
         counts.append(torch.get_num_threads())
 
