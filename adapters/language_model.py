@@ -22,7 +22,7 @@ class LanguageModel:
 
 
 @dataclass(frozen=True)
-class OutputLayer:
+class VocabularyLayer:
     """The output layer of a decoder, by its name in the Hugging Face class.
 
     `tied` tells whether its weight is the word embedding, and `biased` whether it has a bias.
@@ -37,7 +37,7 @@ class OutputLayer:
 class CausalLM(LanguageModel):
     """The head of a decoder, which continues a text."""
 
-    output: OutputLayer | None = None
+    output: VocabularyLayer | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def causal_lm_of(value: Mapping[str, Any] | None) -> CausalLM | None:
     if value is None:
         return None
     output = value.get("output")
-    own = {"stop_ids": tuple(value["stop_ids"]), "output": None if output is None else OutputLayer(**output)}
+    own = {"stop_ids": tuple(value["stop_ids"]), "output": None if output is None else VocabularyLayer(**output)}
     return CausalLM(**{**value, **own})
 
 

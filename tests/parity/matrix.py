@@ -320,7 +320,7 @@ ARCHITECTURES = {
             attention=("q_proj", "v_proj"),
             feedforward="down_proj",
             defaults=("LORA",),
-            norms=("input_layernorm", "post_attention_layernorm"),
+            norms=("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm", "norm"),
             words="embed_tokens",
             layers_pattern="layers",
             slow=True,
@@ -331,7 +331,7 @@ ARCHITECTURES = {
             {**_GROUPED, "is_causal": False, **_ENDS},
             attention=("q_proj", "v_proj"),
             feedforward="down_proj",
-            norms=("input_layernorm", "post_attention_layernorm"),
+            norms=("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm", "norm"),
             words="embed_tokens",
             layers_pattern="layers",
             heads={"token-classification": ("score",)},
@@ -457,21 +457,6 @@ GAPS = (
             tasks=tuple(task for task in TASKS if task != "feature-extraction"),
         )
         for name in ARCHITECTURES
-    ),
-    *(
-        Gap(
-            "LN tuning is for layer normalisations, and these are RMS normalisations.",
-            "sites",
-            name,
-            kinds=("ln",),
-        )
-        for name in ("eurobert", *_BIDIRECTIONAL)
-    ),
-    Gap(
-        "It scales its word embedding, and the server changes rows of unscaled ones alone.",
-        "schema",
-        "bidirectional gemma3_text",
-        kinds=("tokens", "tokens-alone"),
     ),
 )
 

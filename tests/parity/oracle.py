@@ -102,7 +102,8 @@ class Oracle:
                 head = load_file(folder / "adapter_model.safetensors")
                 model.load_state_dict(head, strict=False)
             else:
-                model = PeftModel.from_pretrained(model, folder).get_base_model()
+                with without_wrong_warnings():
+                    model = PeftModel.from_pretrained(model, folder).get_base_model()
         return model.eval(), head
 
     def _is_of_head(self, model: Any, name: str) -> bool:

@@ -15,6 +15,8 @@ from rootstock.adapters.spec import Array, FoundationSpec, Rejected, SiteUpdate,
 # The layer's output is scaled after the foundation's bias was added, which costs this share of the scaled bias.
 _ROUNDING = 2.0**-24
 _TOLERANCE = 1e-5
+# Architectures whose RMS norms multiply by 1 + their weight, which the files hold.
+_ONE_MORE = ("gemma", "gemma2", "gemma3_text")
 
 
 def tuned_norms(
@@ -64,23 +66,27 @@ def _updates(
     updates = {}
     for module, stem in names:
         site = module.removeprefix(task_class.prefix)
-        update = _update(left, site, stem, foundation.norms[site], needed(base, "target_modules"))
+        more = np.float32(foundation.model_type in _ONE_MORE)
+        update = _update(left, site, stem, foundation.norms[site], needed(base, "target_modules"), more)
         if update.output_scale is not None or update.shift is not None:
             updates[site] = update
     return updates
 
 
-def _update(left: dict[str, Array], site: str, stem: str, width: int, base: BaseWeights) -> SiteUpdate:
+def _update(
+    left: dict[str, Array], site: str, stem: str, width: int, base: BaseWeights, more: np.float32
+) -> SiteUpdate:
     """Return the update that turns the foundation's layer x ∘ w + b into the trained one, x ∘ w' + b'.
 
-    It is y ∘ g + (b' - b ∘ g) with g = w' / w, for the layer's output y.
+    It is y ∘ g + (b' - b ∘ g) with g = w' / w, for the layer's output y. `more` is what the layer adds to the
+    weights in the files. An RMS norm has no b.
     """
     name = f"{stem}.weight"
     weight, original, bias = take(left, name, (width,)), base.weight(site), base.bias(site)
     trained = None if bias is None else take(left, f"{stem}.bias", (width,))
     check_finite({name: weight, f"{stem}.bias": weight if trained is None else trained})
     with np.errstate(all="ignore"):
-        scale = np.where(weight == original, np.float32(1), weight / original)
+        scale = np.where(weight == original, np.float32(1), (weight + more) / (original + more))
     if not np.isfinite(scale).all() or (bias is not None and _lost(scale, bias) > _TOLERANCE):
         message = "the foundation's weight is nearly zero where this one is not, so that no factor stands for it"
         raise Rejected("finite", name, message)

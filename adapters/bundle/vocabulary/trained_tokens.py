@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from rootstock.adapters.bundle.kinds.methods import wrong_option
 from rootstock.adapters.bundle.peft_config import PeftConfig, ends_in
-from rootstock.adapters.language_model import OutputLayer
+from rootstock.adapters.language_model import VocabularyLayer
 from rootstock.adapters.spec import FoundationSpec, TaskClass
 
 
 def trained_tokens(
-    config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec, output: OutputLayer | None
+    config: PeftConfig, task_class: TaskClass, foundation: FoundationSpec, output: VocabularyLayer | None
 ) -> dict[str, list[int]]:
     """Return by layer the ids of the tokens that were trained alone, as the config states them.
 
@@ -44,7 +44,7 @@ def trained_tokens(
     return trained
 
 
-def _layer(name: str, words: str, output: OutputLayer | None, config: PeftConfig, key: str) -> str:
+def _layer(name: str, words: str, output: VocabularyLayer | None, config: PeftConfig, key: str) -> str:
     """Return the full name of the layer that a config means by a name."""
     layers = [words] if output is None else [words, output.name]
     for layer in layers:

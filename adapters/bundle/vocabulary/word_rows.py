@@ -12,7 +12,7 @@ from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.peft_config import PeftConfig
 from rootstock.adapters.bundle.tensors import check_finite, take
 from rootstock.adapters.bundle.vocabulary.trained_tokens import trained_tokens
-from rootstock.adapters.language_model import OutputLayer
+from rootstock.adapters.language_model import VocabularyLayer
 from rootstock.adapters.spec import TEXT_GENERATION, Array, FoundationSpec, Rejected, TaskClass
 from rootstock.adapters.vocabulary.added_token import AddedToken
 from rootstock.adapters.vocabulary.words import MAX_WORD_ROWS, OutputRows, WordRows, WordTable
@@ -87,7 +87,7 @@ def take_vocabulary(
     return words, _output_rows(changed, _kept(changed.rows, tokens, len(own), output.name), own)
 
 
-def _output(task_class: TaskClass, foundation: FoundationSpec) -> OutputLayer | None:
+def _output(task_class: TaskClass, foundation: FoundationSpec) -> VocabularyLayer | None:
     """Return the output layer with which adapters of a class answer; None if they have a head."""
     if task_class.task != TEXT_GENERATION or foundation.causal_lm is None:
         return None
@@ -158,7 +158,7 @@ def _check_named(rows: Mapping[int, Array], tokens: tuple[AddedToken, ...] | Non
 
 
 def _check_produced(
-    changed: _Rows, tokens: tuple[AddedToken, ...] | None, output: OutputLayer, known: int
+    changed: _Rows, tokens: tuple[AddedToken, ...] | None, output: VocabularyLayer, known: int
 ) -> None:
     """Raise Rejected (check "sites") for an added token that no answer could hold."""
     for token in tokens or ():

@@ -12,7 +12,7 @@ from rootstock.adapters.foundation.location import (
     heads_digest,
     read_json,
 )
-from rootstock.adapters.language_model import OutputLayer
+from rootstock.adapters.language_model import VocabularyLayer
 from rootstock.adapters.spec import CausalLM
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def causal_lm(files: FoundationFiles, config: Any, trunk: str, model: nn.Module)
     )
 
 
-def output_layer(model: Any, vocabulary: int) -> OutputLayer | None:
+def output_layer(model: Any, vocabulary: int) -> VocabularyLayer | None:
     """Return the output layer of a decoder's class; None if an adapter cannot change rows of it."""
     layer = model.get_output_embeddings()
     if tuple(getattr(getattr(layer, "weight", None), "shape", ()))[:1] != (vocabulary,):
         return None
     name = next(name for name, module in model.named_modules() if module is layer)
-    return OutputLayer(name, layer.weight is model.get_input_embeddings().weight, layer.bias is not None)
+    return VocabularyLayer(name, layer.weight is model.get_input_embeddings().weight, layer.bias is not None)
 
 
 def check_positions(files: FoundationFiles, config: Any) -> None:

@@ -65,18 +65,29 @@ def _padding(module: Any) -> tuple[int, ...] | None:
 
 
 def norms(trunk: nn.Module) -> dict[str, int]:
-    """Return the widths of the layer normalisations, by name.
+    """Return the widths of the layer normalisations and of the RMS normalisations, by name.
 
     DeBERTa's layer on relative positions is left out: it does not apply to the rows of a batch, so it cannot
     differ between them.
     """
+    return {
+        name: int(module.weight.shape[0])
+        for name, module in trunk.named_modules()
+        if _is_norm(module) and name != "encoder.LayerNorm"
+    }
+
+
+def _is_norm(module: Any) -> bool:
+    """Return whether a module normalises vectors, and multiplies them by a weight.
+
+    Each architecture of transformers has a class of the RMS norm (Zhang and Sennrich 2019), and all their names
+    end alike.
+    """
     from torch import nn
 
-    return {
-        name: module.normalized_shape[0]
-        for name, module in trunk.named_modules()
-        if isinstance(module, nn.LayerNorm) and module.elementwise_affine and name != "encoder.LayerNorm"
-    }
+    if isinstance(module, nn.LayerNorm):
+        return bool(module.elementwise_affine)
+    return type(module).__name__.endswith("RMSNorm") and getattr(module, "weight", None) is not None
 
 
 def words(trunk: Any) -> WordTable | None:

@@ -166,7 +166,10 @@ def _products(x: Tensor, a: Tensor, area: int) -> Tensor:
 
 
 class SiteNorm(nn.Module):
-    """A frozen normalisation layer with a scale and a shift for each row of a batch: (rows, 1, width) or None."""
+    """A frozen normalisation layer with a scale and a shift for each row of a batch: (rows, 1, width) or None.
+
+    Its states are (rows, tokens, width), or for the queries and keys of some trunks (rows, tokens, heads, width).
+    """
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -181,8 +184,10 @@ class SiteNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(x)
         if self.scale is not None:
-            y = y * self.scale
-        return y if self.shift is None else y + self.shift
+            y = y * (self.scale if y.dim() == 3 else self.scale.unsqueeze(1))
+        if self.shift is not None:
+            y = y + (self.shift if y.dim() == 3 else self.shift.unsqueeze(1))
+        return y
 
 
 class WordSite(nn.Module):

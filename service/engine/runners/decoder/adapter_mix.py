@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rootstock.service.engine.runners.decoder.token_rows import TokenRows
+from rootstock.service.engine.runners.decoder.changes.token_rows import TokenRows
 from rootstock.service.engine.runners.decoder.updates import LowRankPart, TensorUpdate
 
 # From this many adapters on, one batched product replaces two products for each.
@@ -116,10 +116,13 @@ class SitePlan:
 class AdapterMix:
     """The adapters in slots, and the plan of each group of sites for the pass that runs.
 
-    The plans and the stacks of the last pass that decoded stay, because passes of prompts come between.
+    The plans and the stacks of the last pass that decoded stay, because passes of prompts come between. `norms`
+    are the names of the trunk's normalisations.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, norms: Iterable[str] = ()) -> None:
+        self._norms = frozenset(norms)
+        self._tuned: dict[int, frozenset[str]] = {}
         self._slots: dict[int, Mapping[str, TensorUpdate]] = {}
         self._token_rows: dict[int, TokenRows] = {}
         self._seats: list[int] = []
@@ -133,6 +136,9 @@ class AdapterMix:
     def place(self, slot: int, updates: Mapping[str, TensorUpdate], rows: TokenRows | None = None) -> None:
         """Put an adapter's updates, by the names of their groups, and its tokens' rows into a slot."""
         self._slots[slot] = updates
+        self._tuned.pop(slot, None)
+        if tuned := self._norms & updates.keys():
+            self._tuned[slot] = tuned
         if rows is None:
             self._token_rows.pop(slot, None)
         else:
@@ -143,7 +149,14 @@ class AdapterMix:
         """Empty a slot."""
         self._slots.pop(slot, None)
         self._token_rows.pop(slot, None)
+        self._tuned.pop(slot, None)
         self._decoding = (), {}
+
+    def tuned_norms(self, slots: Iterable[int]) -> Collection[str]:
+        """Return the names of the normalisations that the adapters in these slots tune."""
+        if not self._tuned:
+            return ()
+        return frozenset().union(*(self._tuned.get(slot, ()) for slot in slots))
 
     def token_rows(self, slots: Sequence[int]) -> Sequence[TokenRows | None] | None:
         """Return the tokens' rows of each of these slots; None if none of them has any."""

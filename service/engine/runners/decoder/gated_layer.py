@@ -83,7 +83,9 @@ class GatedLayer(nn.Module):
         # Mistral's window is that of all its layers, Qwen2's that of some, and Llama has none.
         holder = attention.config if isinstance(layer, MistralDecoderLayer) else attention
         self._window = getattr(holder, "sliding_window", None)
-        self._norm, self._gated_norm = _fused(layer.input_layernorm), _fused(layer.post_attention_layernorm)
+        # The names of transformers' layer, by which adapters mean the two.
+        self.input_layernorm = _fused(layer.input_layernorm)
+        self.post_attention_layernorm = _fused(layer.post_attention_layernorm)
         self._projection, self._output = attention.q_proj, attention.o_proj
         self._gate, self._down = layer.mlp.gate_proj, layer.mlp.down_proj
         self._activation = layer.mlp.act_fn
@@ -91,14 +93,14 @@ class GatedLayer(nn.Module):
     def forward(self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         x = hidden_states
         cos, sin = position_embeddings
-        heads = self._projection(self._norm(x)).view(x.shape[1], -1, self._width)
+        heads = self._projection(self.input_layernorm(x)).view(x.shape[1], -1, self._width)
         turning = heads[:, : self._heads + self._shared]
         turned = torch.addcmul(turning * cos, turning.roll(self._width // 2, -1), sin).transpose(0, 1)
         query, key = turned[: self._heads], turned[self._heads :]
         value = heads[:, self._heads + self._shared :].transpose(0, 1)
         attended = self.ragged.attend(self.layer_idx, query, key, value, self._scale, self._window)
         after: Tensor = x + self._output(attended.view(1, x.shape[1], -1))
-        gate, up = self._gate(self._gated_norm(after)).chunk(2, -1)
+        gate, up = self._gate(self.post_attention_layernorm(after)).chunk(2, -1)
         return after.add_(self._down(self._activation(gate).mul_(up)))
 
 

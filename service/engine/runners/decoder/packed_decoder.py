@@ -12,11 +12,11 @@ from rootstock.adapters.spec import Adapter, Array, FoundationSpec
 from rootstock.service.engine.generate.decoder import KvCache, Segment
 from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import Span
+from rootstock.service.engine.runners.decoder.changes.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.kv_rows import KvPlace
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
 from rootstock.service.engine.runners.decoder.self_check import CHECK_ROOM, check_passes
 from rootstock.service.engine.runners.decoder.site_group import SiteGroup
-from rootstock.service.engine.runners.decoder.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.torch_cores import TorchCores
 
@@ -51,7 +51,7 @@ class PackedDecoder(ABC, Generic[C]):
         self.spec = spec
         self.slots = slots
         self.cores = TorchCores(threads)
-        self._mix = AdapterMix()
+        self._mix = AdapterMix(spec.norms)
 
     def warm(self, adapter: Adapter) -> None:
         """Do nothing, because every adapter uses the foundation's head."""

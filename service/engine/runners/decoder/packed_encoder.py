@@ -13,8 +13,8 @@ from rootstock.adapters.spec import Adapter, Array
 from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import Span
+from rootstock.service.engine.runners.decoder.changes.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPart, PackedPass
-from rootstock.service.engine.runners.decoder.token_rows import TokenRows, stage_rows
 from rootstock.service.engine.runners.decoder.trunk import DecoderTrunk
 from rootstock.service.engine.runners.decoder.updates import TensorUpdate, stage_updates
 from rootstock.service.engine.runners.linear_head import linear_head, pool
@@ -42,7 +42,7 @@ class PackedEncoder:
         self.precision = trunk.precision
         self._trunk = trunk
         self._pad_id: int | None = trunk.config.get_text_config().pad_token_id
-        self._mix = AdapterMix()
+        self._mix = AdapterMix(trunk.norms)
         self._adapters: dict[int, Adapter] = {}
 
     def warm(self, adapter: Adapter) -> None:

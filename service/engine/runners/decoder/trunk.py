@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from rootstock.adapters.spec import Array, FoundationSpec
 from rootstock.service.engine.runners.decoder.adapter_mix import AdapterMix
 from rootstock.service.engine.runners.decoder.attention import NAME, RaggedAttention, Span, attach
+from rootstock.service.engine.runners.decoder.changes.token_norms import TokenNorms, token_axes
+from rootstock.service.engine.runners.decoder.changes.token_rows import TokenRows, embed, masked, widened
 from rootstock.service.engine.runners.decoder.gated_layer import fuse_layers, is_gated
 from rootstock.service.engine.runners.decoder.int4 import Bf16Linear, free_memory, quantise
 from rootstock.service.engine.runners.decoder.packed_pass import PackedPass
 from rootstock.service.engine.runners.decoder.self_check import samples
 from rootstock.service.engine.runners.decoder.site_group import SiteGroup, alone, join_layers, together
-from rootstock.service.engine.runners.decoder.token_rows import TokenRows, embed, masked, widened
 from rootstock.service.engine.runners.decoder.token_site import MixInUse, TokenNorm, TokenSite
 
 # The dtype of activations. In int4, only the weights of linear layers are smaller.
@@ -52,11 +53,14 @@ class DecoderTrunk:
         sites = together(widths) if gated else alone(widths)
         small = quantise(self._trunk, sites) if precision == "int4" else {}
         self.expected = [_own_logits(model, text) for text in self.texts]
+        self.norms = spec.norms
+        axes = token_axes(model, self._trunk, spec.norms, self.texts)
         model.set_attn_implementation(NAME)
         self._mix = MixInUse()
-        self.groups = graft(self._trunk, sites, spec.norms, self._mix, small)
+        self.groups = [*graft(self._trunk, sites, {}, self._mix, small), *alone(spec.norms)]
         if gated:
             fuse_layers(self._trunk)
+        self._token_norms = TokenNorms(self._trunk, axes)
         if precision == "int4":
             output = model.get_output_embeddings()
             model.set_output_embeddings(Bf16Linear(output.weight, output.bias))
@@ -71,7 +75,7 @@ class DecoderTrunk:
 
     def states(self, tokens: PackedPass, spans: Sequence[Span], mix: AdapterMix) -> Tensor:
         """Return the hidden states of a pass's tokens: (tokens, width). `mix` knows the pass's adapters."""
-        with self._running:
+        with self._running, self._tuned(tokens, mix):
             self._attention.take(spans)
             self._mix.mix = mix
             hidden: Tensor = self._trunk(
@@ -88,7 +92,8 @@ class DecoderTrunk:
         have. Some architectures scale or cap what their output layer gives, so the whole model computes them.
         """
         rows = mix.token_rows(tokens.slots)
-        with self._running, nullcontext() if rows is None else widened(self._output, rows, self._vocabulary):
+        wide = nullcontext() if rows is None else widened(self._output, rows, self._vocabulary)
+        with self._running, wide, self._tuned(tokens, mix):
             self._attention.take(spans)
             self._mix.mix = mix
             logits: Tensor = self._model(
@@ -98,6 +103,11 @@ class DecoderTrunk:
                 logits_to_keep=tokens.last,
             ).logits[0]
         return logits if rows is None else masked(logits, rows, self._vocabulary)
+
+    def _tuned(self, tokens: PackedPass, mix: AdapterMix) -> AbstractContextManager[None]:
+        """Return what tunes normalisations for a pass, as its adapters do."""
+        names = mix.tuned_norms(tokens.slots)
+        return self._token_norms.changed(names, mix) if names else nullcontext()
 
     def _inputs(self, tokens: PackedPass, rows: Sequence[TokenRows | None] | None) -> dict[str, Tensor]:
         """Return what the modules read: the tokens, or their embeddings if adapters change some of these."""
