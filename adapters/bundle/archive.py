@@ -12,9 +12,10 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, BinaryIO
 
 from rootstock.adapters.bundle.plain.extras import extra_of, is_description, system_file, why_unknown
@@ -60,15 +61,15 @@ class Archive:
     """An uploaded zip: its members by name, and the names of the known extras in it (`ignored`).
 
     `descriptions` holds, by path, the extras that describe a model (`is_description`). `signature` is the content
-    of the signature's file, None without one. `tokenizer` is that of tokenizer.json, None without one or if it
-    is too large to be read.
+    of the signature's file, None without one. `tokenizer` unpacks tokenizer.json, which few adapters need; it
+    returns None without one or if it is too large to be read, and raises Rejected for a damaged one.
     """
 
     members: Mapping[str, bytes]
     ignored: tuple[str, ...] = ()
     descriptions: Mapping[str, bytes] = field(default_factory=dict)
     signature: bytes | None = None
-    tokenizer: bytes | None = None
+    tokenizer: Callable[[], bytes | None] = lambda: None
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -119,7 +120,7 @@ def open_archive(data: bytes, limits: Limits) -> Archive:
             tuple(sorted(ignored)),
             {path: _read(archive, info) for path, info in described.items()},
             signature,
-            _tokenizer(archive, extras.get(TOKENIZER_FILE)),
+            partial(_tokenizer, data, extras.get(TOKENIZER_FILE)),
         )
 
 
@@ -254,11 +255,14 @@ def _members(
     return members
 
 
-def _tokenizer(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None) -> bytes | None:
-    """Return the content of a tokenizer's file, if it may be read. Most adapters do not need it."""
+def _tokenizer(data: bytes, info: zipfile.ZipInfo | None) -> bytes | None:
+    """Return the content of a tokenizer's file in a zip, if it may be read."""
     if info is None or info.flag_bits & 0x1 or info.file_size > _MAX_TOKENIZER_BYTES:
         return None
-    return _read(archive, info) if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return None
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return _read(archive, info)
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from rootstock.adapters.bundle.vocabulary.own_tokenizer import OwnTokenizer
 from rootstock.adapters.spec import Array
 
 # Architectures whose linear layers are transformers' Conv1D, with weights of shape (in, out) in their files.
@@ -25,8 +25,5 @@ class BaseWeights(Protocol):
     def embedding(self, module: str) -> Array:
         """Return the rows of an embedding: (tokens, width) fp32, read-only."""
 
-    def tokenizer(self) -> Mapping[str, Any]:
-        """Return the content of the foundation's tokenizer.json."""
-
-    def tokenizer_bytes(self) -> int:
-        """Return the size of the foundation's tokenizer.json."""
+    def tokenizer(self) -> OwnTokenizer:
+        """Return what the foundation's tokenizer.json says."""

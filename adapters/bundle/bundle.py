@@ -231,20 +231,22 @@ def _plain_tokens(
     base: BaseWeights | None,
 ) -> tuple[AddedToken, ...] | None:
     """Return the tokens that a plain folder's tokenizer adds, if the adapter changes what tokens mean."""
-    content = archive.tokenizer
-    if content is None or not holds_words(short_names(tensors, config), task_class, foundation):
+    if not holds_words(short_names(tensors, config), task_class, foundation):
         return None
-    files = needed(base, "modules_to_save")
-    own = files.tokenizer_bytes()
-    if len(content) > (most := _WRITTEN_WIDER * own + _MAX_ADDED_BYTES):
+    content = archive.tokenizer()
+    if content is None:
+        return None
+    own = needed(base, "modules_to_save").tokenizer()
+    if len(content) > (most := _WRITTEN_WIDER * own.nbytes + _MAX_ADDED_BYTES):
         # JSON takes up to some twenty times its size in memory, and a file of zeros hardly any room in a zip.
         raise Rejected(
             "size",
             TOKENIZER_FILE,
-            f"the file has {len(content)} bytes and the limit is {most}, because the foundation's has {own}; "
-            "save the foundation's own tokenizer with tokens added, or leave out the file if none is added",
+            f"the file has {len(content)} bytes and the limit is {most}, because the foundation's has "
+            f"{own.nbytes}; save the foundation's own tokenizer with tokens added, or leave out the file if "
+            "none is added",
         )
-    return added_tokens(read_json(content, TOKENIZER_FILE), files.tokenizer())
+    return added_tokens(read_json(content, TOKENIZER_FILE), own)
 
 
 def write_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -6,14 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rootstock.adapters.bundle.base_weights import TRANSPOSED
 from rootstock.adapters.bundle.tensors import as_fp32
+from rootstock.adapters.bundle.vocabulary.own_tokenizer import OwnTokenizer, own_tokenizer
 from rootstock.adapters.foundation.fused_tensors import parts_of
 from rootstock.adapters.foundation.tensor_names import current_name
 from rootstock.adapters.spec import Array, Rejected
@@ -124,14 +125,14 @@ class FoundationWeights:
             raise Rejected("foundation", module, "the foundation's files hold no weight of this embedding")
         return rows
 
-    def tokenizer(self) -> dict[str, Any]:
-        """Return the content of the folder's tokenizer.json."""
-        content: dict[str, Any] = json.loads((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
-        return content
+    def tokenizer(self) -> OwnTokenizer:
+        """Return what the folder's tokenizer.json says. It is read once, for the first adapter that needs it."""
+        return self._tokenizer
 
-    def tokenizer_bytes(self) -> int:
-        """Return the size of the folder's tokenizer.json."""
-        return (self.folder / "tokenizer.json").stat().st_size
+    @cached_property
+    def _tokenizer(self) -> OwnTokenizer:
+        data = (self.folder / "tokenizer.json").read_bytes()
+        return own_tokenizer(json.loads(data), len(data))
 
     def number(self, name: str) -> float | None:
         """Return a tensor of one number, inside or outside the trunk; None if there is none of this name."""

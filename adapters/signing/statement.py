@@ -39,8 +39,9 @@ def statement_of(archive: Archive, plain: PlainFields) -> Statement:
     """
     if MANIFEST in archive.members:
         return Statement("bundle", read_manifest(archive.members[MANIFEST]).digest)
-    tokenizer = {} if archive.tokenizer is None else {TOKENIZER_FILE: archive.tokenizer}
-    contents = {**archive.members, **archive.descriptions, **tokenizer}
+    tokenizer = archive.tokenizer()
+    beside = {} if tokenizer is None else {TOKENIZER_FILE: tokenizer}
+    contents = {**archive.members, **archive.descriptions, **beside}
     files = {path: sha256(data) for path, data in contents.items()}
     fields = {name: value for name, value in vars(plain).items() if value is not None}
     return Statement("folder", digest_of({"files": files, "fields": fields}))

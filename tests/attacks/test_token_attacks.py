@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +31,8 @@ def upload(
     **config: Any,
 ) -> bytes:
     """An adapter with two added tokens, and its tokenizer after `tokenizer` has changed it."""
-    content = copy.deepcopy(base.tokenizer()) | {"added_tokens": copy.deepcopy(NEW)}
+    own = json.loads((base.folder / "tokenizer.json").read_bytes())
+    content = own | {"added_tokens": copy.deepcopy(NEW)}
     if tokenizer is not None:
         tokenizer(content)
     given = {f"{TABLE}.weight": np.full((COUNT + 2, 32), 0.5, np.float32)} if tensors is None else tensors
@@ -166,3 +169,24 @@ def test_a_tokenizer_beside_an_adapter_that_changes_no_embedding_is_not_read(
     bundle = open_bundle(pack(files), LIMITS, tiny, base=base)
     assert "tokenizer.json" in bundle.ignored
     assert bundle.manifest.to_json()["preprocessing"].keys() == {"max_length", "truncation_side", "prefix"}
+
+
+def _with_damaged_tokenizer(data: bytes) -> bytes:
+    """Return a zip whose tokenizer.json does not unpack, although its entry is in order."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        info = archive.getinfo("tokenizer.json")
+    begin = info.header_offset + 30 + len(info.filename)
+    return data[:begin] + bytes(255 - byte for byte in data[begin : begin + 8]) + data[begin + 8 :]
+
+
+def test_a_tokenizer_is_unpacked_only_for_an_adapter_that_changes_what_tokens_mean(
+    tiny: FoundationSpec, base: FoundationWeights
+) -> None:
+    plain = pack({**plain_files(), "tokenizer.json": json.dumps({"added_tokens": NEW}).encode()})
+    assert "tokenizer.json" in open_bundle(_with_damaged_tokenizer(plain), LIMITS, tiny, base=base).ignored
+    with pytest.raises(Rejected, match="cannot be read from the archive"):
+        open_bundle(_with_damaged_tokenizer(upload(base)), LIMITS, tiny, base=base)
+
+
+def test_the_foundation_s_tokenizer_is_parsed_once_for_all_adapters(base: FoundationWeights) -> None:
+    assert base.tokenizer() is base.tokenizer()

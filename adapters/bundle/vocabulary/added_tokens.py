@@ -9,29 +9,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rootstock.adapters.bundle.archive import TOKENIZER_FILE
+from rootstock.adapters.bundle.vocabulary.own_tokenizer import OwnTokenizer, part_digest
 from rootstock.adapters.spec import Rejected
 from rootstock.adapters.vocabulary.added_token import MAX_ADDED_TOKENS, MAX_TOKEN_CHARACTERS, AddedToken
 
-# The parts of a tokenizer.json that decide how text becomes tokens, beside the added tokens.
-_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _MAX_ID = 2**31
 
 
-def added_tokens(content: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[AddedToken, ...]:
+def added_tokens(content: Mapping[str, Any], own: OwnTokenizer) -> tuple[AddedToken, ...]:
     """Return the tokens that a tokenizer.json adds to the foundation's, `own`, by ascending id.
 
     Raise Rejected (check "schema") for a file that differs in anything else, because the server runs the
     foundation's tokenizer with these tokens added.
     """
-    for part in _PARTS:
-        if _plain(content.get(part)) != _plain(own.get(part)):
+    for part, digest in own.parts.items():
+        if part_digest(content.get(part)) != digest:
             raise _wrong(
                 part,
                 "differs from the foundation's; an adapter may only add tokens: add them to the foundation's own "
                 "tokenizer with add_tokens, and save it",
             )
-    before = {token.content: token for token in read_tokens(own.get("added_tokens"), TOKENIZER_FILE, None)}
+    before = own.added
     after = {token.content: token for token in read_tokens(content.get("added_tokens"), TOKENIZER_FILE, None)}
     for text, token in before.items():
         if after.get(text) != token:
@@ -62,14 +61,13 @@ def read_tokens(value: Any, member: str, most: int | None = MAX_ADDED_TOKENS) ->
     return tokens
 
 
-def check_ids(tokens: Sequence[AddedToken], own: Mapping[str, Any]) -> None:
+def check_ids(tokens: Sequence[AddedToken], own: OwnTokenizer) -> None:
     """Raise Rejected (check "schema") if the foundation's tokenizer would give an added token another id.
 
     The tokenizers library gives a token that is in the vocabulary the id that it has there, and any other the
     next free id.
     """
-    vocabulary = _vocabulary(own)
-    free = max(len(vocabulary), *(token["id"] + 1 for token in own.get("added_tokens") or []), 0)
+    vocabulary, free = own.vocabulary, own.free
     for token in sorted(tokens):
         expected = vocabulary.get(token.content, free)
         if token.id != expected:
@@ -100,26 +98,6 @@ def _check_count(tokens: Sequence[Any], where: str) -> None:
     if len(tokens) > MAX_ADDED_TOKENS:
         message = f"{len(tokens)} tokens are added and the limit is {MAX_ADDED_TOKENS}; add fewer"
         raise Rejected("schema", where, message)
-
-
-def _vocabulary(own: Mapping[str, Any]) -> Mapping[str, int]:
-    vocabulary = own["model"].get("vocab") or {}
-    if isinstance(vocabulary, list):
-        return {entry[0]: number for number, entry in enumerate(vocabulary)}
-    return dict(vocabulary)
-
-
-def _plain(part: Any) -> Any:
-    """Return a part of a tokenizer.json without what versions of the library write differently for the same.
-
-    They write a pair of BPE as "a b" or as ["a", "b"], and leave out a key or write null or false.
-    """
-    if not isinstance(part, dict):
-        return part
-    kept = {key: _plain(value) for key, value in part.items() if value is not None and value is not False}
-    if isinstance(merges := kept.get("merges"), list):
-        kept["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-    return kept
 
 
 def _wrong(part: str, message: str) -> Rejected:

@@ -7,8 +7,8 @@ from typing import IO
 from rootstock.adapters.bundle.tensors import read_shapes
 from rootstock.adapters.spec import Rejected
 
-# Parts of the names of word embeddings in transformers' classes, and of what PEFT saves of one.
-_PARTS = ("embed", ".wte.", "trainable_tokens")
+# Parts of the names of word embeddings and output layers in transformers' classes, and of what PEFT saves of one.
+_PARTS = ("embed", ".wte.", "lm_head", "trainable_tokens")
 
 
 def needs_tokenizer(file: IO[bytes]) -> bool:
