@@ -57,8 +57,8 @@ _SERVED_WITH_LORA = {
     "lora_ga_config": "no effect: `init_lora_weights` decides",
     "eva_config": _NO_EFFECT,
     "runtime_config": _NO_EFFECT,
-    "ensure_weight_tying": "no effect: no tied layer is changed",
-    "trainable_token_indices": "read: tokens of the word embedding; on a decoder refused",
+    "ensure_weight_tying": "no effect: the file holds the rows of both layers",
+    "trainable_token_indices": "read: tokens of the word embedding, and of the output layer of a decoder",
 }
 # By option that only LoRA reads.
 _SERVED_WITH_LORA_ALONE = {

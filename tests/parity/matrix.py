@@ -14,7 +14,7 @@ LAYERS = 3
 TRAINED_TOKENS = [2, 3, 5, 7, 11, 13, 17, 19, 23, 101, 102]
 # The architectures whose adapters with added tokens are tested. gpt2's classifier is not served.
 TOKEN_ARCHITECTURES = (
-    "bert", "xlm-roberta", "albert", "deberta-v2", "modernbert", "mpnet", "distilbert", "electra",
+    "bert", "xlm-roberta", "albert", "deberta-v2", "modernbert", "mpnet", "distilbert", "electra", "eurobert",
 )  # fmt: skip
 # The kinds and architectures whose combinations are slow tests, with the architectures that are not.
 _SLOW_KINDS, FAST = ("ln", "tokens", "tokens-alone"), ("bert", "xlm-roberta")

@@ -65,8 +65,9 @@ and give `task` on upload.
 """
 
 _TOKENS_NOTE = """\
-An adapter of a foundation that reads texts in one pass may change rows of the word embedding and add tokens. \
-It does so by `trainable_token_indices`, by the kind `TRAINABLE_TOKENS`, or by an embedding that was resized or \
+An adapter of a foundation that reads texts in one pass, or that continues a text, may change rows of the word \
+embedding and add tokens. It does so by `trainable_token_indices`, by the kind `TRAINABLE_TOKENS`, or by an \
+embedding that was resized or \
 saved whole. Save the tokenizer into the same folder: its added tokens are then read in this adapter's texts, \
 and in no others. The tokenizer must be the foundation's with tokens added. At most 4,096 rows may differ and \
 1,024 tokens be added. [The bundle format](bundle-format.md#tokens) says more.
@@ -74,6 +75,17 @@ and in no others. The tokenizer must be the foundation's with tokens added. At m
 Tests compare adapters with added tokens with PEFT on the resized model, on both runners, mixed in one batch \
 with each other and the bare foundation, on {architectures}. The slow tests have all but bert and xlm-roberta; \
 this holds for LN tuning and changed rows in the table above, too.
+
+A foundation that generates text also has an output layer. An adapter may change its rows, by \
+`trainable_token_indices` or `modules_to_save` that name it, and answers can hold the tokens that the adapter \
+adds. If the layer is tied to the embedding, it has the same rows, as in PEFT. The server refuses an adapter \
+whose added tokens have no row of the output layer (check `sites`), because no answer could hold them: save it \
+with `save_embedding_layers=True`. Prompts, chat templates, ends of answers and texts follow the adapter's \
+tokenizer. A structured answer has the foundation's tokens alone. On each architecture of [text \
+generation](#text-generation), tests compare rows that were trained alone, layers that were saved whole, and \
+changed rows of the foundation's tokens with PEFT on the resized model. The logits must equal PEFT's within \
+1e-4 + 1e-4·|x| in passes that mix these adapters and others, and greedy answers must have the tokens of PEFT's \
+`generate`. `make test` has llama, also with a tied output layer, gemma2 and phi.
 """
 
 _ALONE_INTRO = """\
@@ -107,13 +119,12 @@ PEFT's within 1e-3 + 1e-3·|x|, in passes that mix all these adapters, chunks of
 tokens of greedy answers must equal those of PEFT's `generate`, with more adapters than slots. No test compares \
 text that AdaLoRA or trained biases generate.
 
-LN tuning is served where the normalisations are torch's `LayerNorm` (gpt2, phi). No adapter changes an RMS norm \
-(check `sites`).
+LN tuning, and normalisations in `modules_to_save`, are served on every architecture, those of queries and keys \
+included. Tests compare them with PEFT within 1e-4 + 1e-4·|x|, in passes that mix them with LoRA.
 
-All adapters of a foundation that generates text share the embeddings and the output layer. The server refuses \
-an adapter that changes one of them (check `sites`): a LoRA of `lm_head` or `embed_tokens`, one of the two in \
-`modules_to_save`, embeddings that were resized for new tokens, or `bias: all` on phi, whose output layer has a \
-bias. It also refuses the kinds that become LoRA (check `conversion`).
+An adapter may bring [tokens](#tokens-that-an-adapter-brings). The server refuses a LoRA of `lm_head` or \
+`embed_tokens`, and `bias: all` on phi, whose output layer has a bias (check `sites`). It also refuses the kinds \
+that become LoRA (check `conversion`).
 """
 
 _HEADS_NOTE = """\

@@ -83,8 +83,14 @@ class Heads:
             assert close(output, self.expected[adapter][text]), f"adapter {adapter}, text {text}"
 
 
+# Tokens of one byte, of which each text has some.
+TRAINED = list(range(10, 100))
+_WORDS = {"gpt2": "wte", "gpt_neox": "embed_in"}
+
+
 def _kinds(family: str) -> list[tuple[str, int, dict[str, Any]]]:
     attention, other = TARGETS.get(family, (["q_proj", "v_proj"], "up_proj"))
+    words = [_WORDS.get(family, "embed_tokens")]
     return [
         ("SEQ_CLS", 3, {"r": 8, "target_modules": "all-linear"}),
         ("SEQ_CLS", 2, {"r": 4, "target_modules": [*attention, other], "use_rslora": True, "lora_alpha": 16}),
@@ -97,6 +103,13 @@ def _kinds(family: str) -> list[tuple[str, int, dict[str, Any]]]:
         ("TOKEN_CLS", 5, {"r": 2, "target_modules": attention}),
         ("FEATURE_EXTRACTION", 0, {"r": 8, "target_modules": attention}),
         ("FEATURE_EXTRACTION", 0, {"r": 2, "target_modules": [other], "use_dora": True}),
+        ("SEQ_CLS", 3, {"r": 2, "target_modules": attention, "trainable_token_indices": TRAINED}),
+        # It changes no layer, and yet shares no states with adapters that are a head alone.
+        (
+            "FEATURE_EXTRACTION",
+            0,
+            {"kind": "TRAINABLE_TOKENS", "token_indices": TRAINED[1:], "target_modules": words},
+        ),
     ]
 
 
