@@ -132,7 +132,9 @@ def prepare(setting: str, settings: Any) -> None:
     files = locate(setting, settings.export_folders)
     if not generates(files):
         # Here the user sees the progress of an export that is made now, and its errors.
-        find_export(setting, files, settings.export_folders, settings.precision)
+        # A choice between precisions needs the export of fp32 to fall back to, and never makes the other.
+        precision = "int8" if settings.precision == "int8" else "fp32"
+        find_export(setting, files, settings.export_folders, precision)
     elif problem := lack("torch", f"generating text with {files.name}"):
         raise FoundationError(problem)
 

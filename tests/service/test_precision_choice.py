@@ -22,7 +22,7 @@ from rootstock.service.exports.cache import export_path
 from rootstock.service.exports.precision_choice import PASSED_FILE, PrecisionChoice, choose_precision
 from rootstock.service.exports.processor import has_int8_products
 from rootstock.service.tolerance import TOLERANCES, Tolerance
-from tests.live_server import RunningServer
+from tests.serve_process import serving
 
 Choose = Callable[..., PrecisionChoice]
 
@@ -111,10 +111,10 @@ def test_the_products_of_a_processor_are_read_from_its_flags(line: str, has: boo
 
 
 @pytest.mark.skipif(not has_int8_products(), reason="a processor without 8-bit products keeps fp32")
-def test_a_server_that_chooses_says_in_its_metrics_which_precision_it_serves(
-    serve: Callable[..., RunningServer], home: Path
-) -> None:
-    with serve(home=home, precision="auto", runner="onnx", demo=False).client() as client:
+def test_a_server_that_chooses_says_which_precision_it_serves(home: Path) -> None:
+    settings = {"ROOTSTOCK_PRECISION": "auto", "ROOTSTOCK_RUNNER": "onnx", "ROOTSTOCK_DEMO": "false"}
+    with serving(home, "uvicorn", **settings) as (_, client):
         assert 'precision="int8"' in client.get("/metrics").text
+        assert client.get("/v1/limits").json()["precision"] == "int8"
         answer = client.post("/v1/predict", json={"model": "entities", "inputs": "Ada Lovelace met Babbage."})
         assert answer.status_code == 200
