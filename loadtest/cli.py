@@ -204,7 +204,7 @@ def render(
     from rootstock.loadtest.report.render import render as render_run
 
     try:
-        for file in files or sorted(RESULTS.glob("*.json")):
+        for file in files or sorted(RESULTS.rglob("*.json")):
             if markdown:
                 sys.stdout.write(f"{file.name}\n\n{markdown_table(read_run(file))}\n\n")
                 continue

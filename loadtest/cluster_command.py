@@ -33,7 +33,7 @@ def cluster(
     ] = False,
     costs: Annotated[
         Path | None,
-        typer.Option(help="The file with the costs. Default: loadtest/results/cluster-costs.json."),
+        typer.Option(help="The file with the costs. Default: loadtest/results/cluster/cluster-costs.json."),
     ] = None,
     policies: Annotated[str, typer.Option(help="The routing policies, separated by commas, or all.")] = "all",
     replicas: Annotated[int, typer.Option(min=1, max=1000, help="The number of simulated replicas.")] = 100,
@@ -126,7 +126,7 @@ def _measure_costs(size: dict[str, Any], json: Path | None) -> None:
     from rootstock.loadtest.cluster.calibration import cluster_costs
 
     outcome = measure_with(cluster_costs, {"threads": 1, **size})
-    _finish("cluster-costs", size, outcome, results_file(json, "cluster-costs", size["quick"]))
+    _finish("cluster-costs", size, outcome, results_file(json, "cluster/cluster-costs", size["quick"]))
 
 
 def _validate(costs: ClusterCosts, size: dict[str, Any], json: Path | None) -> None:
@@ -136,7 +136,7 @@ def _validate(costs: ClusterCosts, size: dict[str, Any], json: Path | None) -> N
         return cluster_validation(setup, costs)
 
     outcome = measure_with(compare, {"threads": 1, **size})
-    _finish("cluster-validation", size, outcome, results_file(json, "cluster-validation", size["quick"]))
+    _finish("cluster-validation", size, outcome, results_file(json, "cluster/cluster-validation", size["quick"]))
 
 
 def _simulate(study: PolicyStudy, costs: ClusterCosts, quick: bool, json: Path | None) -> None:
@@ -158,7 +158,7 @@ def _simulate(study: PolicyStudy, costs: ClusterCosts, quick: bool, json: Path |
     }
     outcome = simulate_policies(study, costs, say)
     parameters = {"quick": quick, "seconds": study.seconds, "simulated": cluster}
-    _finish("cluster-policies", parameters, outcome, results_file(json, "cluster-policies", quick))
+    _finish("cluster-policies", parameters, outcome, results_file(json, "cluster/cluster-policies", quick))
 
 
 def _finish(name: str, parameters: dict[str, Any], outcome: Outcome, file: Path | None) -> None:

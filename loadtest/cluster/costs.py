@@ -12,7 +12,7 @@ from pathlib import Path
 from rootstock.loadtest.measure.machine import ROOT
 from rootstock.loadtest.measure.outcome import BenchmarkRun
 
-COSTS_FILE = ROOT / "loadtest" / "results" / "cluster-costs.json"
+COSTS_FILE = ROOT / "loadtest" / "results" / "cluster" / "cluster-costs.json"
 # Of a request's work outside the batches, the part before its batch. The rest comes after.
 _BEFORE = 0.5
 

@@ -15,7 +15,7 @@ from rootstock.loadtest.measure.row import BenchmarkRow
 from rootstock.loadtest.report.markdown import markdown_table
 from rootstock.loadtest.report.render import RESULTS, NoRun, read_run, render
 
-FILES = sorted(RESULTS.glob("*.json"))
+FILES = sorted(RESULTS.rglob("*.json"))
 
 
 def names_in(path: Path) -> set[str]:
@@ -25,7 +25,7 @@ def names_in(path: Path) -> set[str]:
 
 def test_the_folder_holds_figures_alone() -> None:
     assert FILES
-    assert [path.name for path in RESULTS.iterdir() if path.suffix != ".json"] == []
+    assert [path.name for path in RESULTS.rglob("*") if path.is_file() and path.suffix != ".json"] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
