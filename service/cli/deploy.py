@@ -126,8 +126,8 @@ def _checked(most_replicas: int, **flags: Any) -> Settings:
                 "ROOTSTOCK_STORE_URL, or give --replicas 1",
             )
         keep_files_private()
-        pass_on(settings)
         check_openness(settings)
+        pass_on(settings)
         if runs_on_torch(settings):
             if problem := lack("torch", "ROOTSTOCK_RUNNER=torch"):
                 fail(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -59,7 +60,15 @@ class Ingress:
     """The deployment that clients reach: the ASGI app in front of the replicas."""
 
     def __init__(self, replicas: DeploymentHandle, plan: ClusterPlan) -> None:
-        self._app = ClusterIngress(ServeReplicas(replicas), plan.max_body, plan.max_upload, plan.served_names)
+        proxied = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") not in ("1", "true", "True")
+        self._app = ClusterIngress(
+            ServeReplicas(replicas),
+            plan.max_body,
+            plan.max_upload,
+            plan.served_names,
+            # Serve's own proxy repeats the id of each request; HAProxy does not.
+            added_in_front=(b"x-request-id",) if proxied else (),
+        )
 
     def __serve_build_asgi_app__(self) -> ClusterIngress:
         """Return the app; Ray Serve asks for it."""

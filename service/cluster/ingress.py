@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from typing import Protocol
 
@@ -51,12 +51,15 @@ class ClusterIngress:
         max_upload: int,
         served_names: Mapping[str, str],
         most_buffered: int = _MOST_BUFFERED,
+        added_in_front: Collection[bytes] = (),
     ) -> None:
+        """Take the replicas, the limits of bodies, and the headers that the HTTP server in front adds itself."""
         self._replicas = replicas
         self._max_body = max_body
         self._max_upload = max_upload
         self._served_names = served_names
         self._most_buffered = most_buffered
+        self._added_in_front = frozenset(added_in_front)
         self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +137,7 @@ class ClusterIngress:
                 async with aclosing(self._replicas.answer(request, names)) as parts:  # type: ignore[type-var]
                     async for part in parts:
                         begun = True
-                        await _pass_on(part, send)
+                        await self._pass_on(part, send)
                 return
             except ReplicaLost as error:
                 log = structlog.get_logger()
@@ -147,6 +150,14 @@ class ClusterIngress:
                     continue
                 await in_form_of(request.path, answer_error(request.scope, error))(scope, receive, send)
                 return
+
+    async def _pass_on(self, part: AnswerPart, send: Send) -> None:
+        if isinstance(part, AnswerStart):
+            headers = [header for header in part.headers if header[0].lower() not in self._added_in_front]
+            await send({"type": "http.response.start", "status": part.status, "headers": headers})
+            await send({"type": "http.response.body", "body": part.body, "more_body": part.more})
+        else:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def _metrics(self, request: ForwardedRequest) -> Response:
         answers = await self._replicas.answer_of_each(request)
@@ -178,11 +189,3 @@ async def _left(receive: Receive) -> None:
     """Return once the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _pass_on(part: AnswerPart, send: Send) -> None:
-    if isinstance(part, AnswerStart):
-        await send({"type": "http.response.start", "status": part.status, "headers": part.headers})
-        await send({"type": "http.response.body", "body": part.body, "more_body": part.more})
-    else:
-        await send({"type": "http.response.body", "body": part, "more_body": True})

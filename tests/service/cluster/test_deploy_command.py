@@ -1,0 +1,61 @@
+"""The first errors of `rootstock deploy ray`: each says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rootstock.adapters import installation
+from rootstock.service.cli import deploy as command
+
+POSTGRES = "postgresql+psycopg://nobody:nothing@127.0.0.1:1/none"
+
+
+def errors_of(*arguments: str) -> str:
+    done = CliRunner().invoke(command.app, ["ray", *arguments])
+    assert done.exit_code == 2
+    return done.stderr
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ROOTSTOCK_HOME", str(tmp_path))
+    mask = os.umask(0o022)
+    yield
+    os.umask(mask)
+
+
+@pytest.mark.parametrize("arguments", [["--replicas", "4"], ["--replicas", "1", "--max-replicas", "3"]])
+def test_several_replicas_on_the_registry_of_one_home_are_refused(arguments: list[str], tmp_path: Path) -> None:
+    said = errors_of(*arguments)
+    for part in (str(tmp_path), "ROOTSTOCK_REGISTRY_URL", "ROOTSTOCK_STORE_URL", "--replicas 1"):
+        assert part in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
+    assert "--max-replicas is 2, fewer than --replicas 3" in errors_of("--replicas", "3", "--max-replicas", "2")
+
+
+def test_another_routing_than_the_two_is_refused() -> None:
+    assert "give adapter or random" in errors_of("--routing", "fast")
+
+
+def test_replicas_that_strangers_could_use_are_refused() -> None:
+    assert "ROOTSTOCK_ADMIN_KEY" in errors_of("--replicas", "1", "--host", "0.0.0.0")
+
+
+def test_a_setting_that_the_server_refuses_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOTSTOCK_REGISTRY_URL", POSTGRES)
+    assert "ROOTSTOCK_STORE_URL" in errors_of()
+
+
+def test_without_ray_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = installation.find_spec
+    monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "ray" else found(name))
+    said = installation.lack("ray", "`rootstock deploy`")
+    assert said == "`rootstock deploy` needs ray, which is not installed; run: pip install 'rootstock[ray]'"
