@@ -45,11 +45,12 @@ class RayCluster:
 
     @property
     def replicas(self) -> list[psutil.Process]:
-        """Return the processes of the replicas."""
+        """Return the processes of the replicas, without those that are about to start."""
         found = []
         for process in tree(self._process):
             try:
-                if "ray::ServeReplica:rootstock:replica" in " ".join(process.cmdline()):
+                title = " ".join(process.cmdline())
+                if "ray::ServeReplica:rootstock:replica" in title and ".initialize" not in title:
                     found.append(process)
             except psutil.NoSuchProcess:
                 continue
@@ -74,6 +75,7 @@ def ray_cluster(
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": str(int(HANG)),
+        "RAY_agent_register_timeout_ms": str(int(HANG * 1000)),
         # Ray makes its workers nicer than all others, and on a busy machine they would get no turn.
         "RAY_worker_niceness": "0",
         # A busy machine starts processes late.
