@@ -191,7 +191,7 @@ def test_while_replicas_die_adapters_come_and_aliases_move_every_answer_is_right
             time.sleep(max(0.0, began + turn - time.monotonic()))
             if turn % KILL_EVERY == KILL_EVERY // 2:
                 found = cluster.replicas
-                # The last one that answers is not killed. On a busy machine new ones take longer than ten seconds.
+                # The last one that answers is not killed: on a busy machine new ones start late.
                 if len(found) > 1:
                     with suppress(psutil.NoSuchProcess):
                         dice.choice(found).kill()
