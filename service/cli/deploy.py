@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +33,6 @@ def group() -> None:
     epilog=examples(
         "rootstock deploy ray --replicas 4",
         "rootstock deploy ray --replicas 2 --max-replicas 8 --cpus 4",
-        "rootstock deploy ray --replicas 4 --restart",
     )
 )
 def ray(
@@ -72,14 +70,11 @@ def ray(
     routing: Annotated[
         str, typer.Option(help="How a replica is chosen: adapter, or random for comparison.")
     ] = "adapter",
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Replace all replicas one after another, though nothing changed.")
-    ] = False,
 ) -> None:
     """Run replicas on a Ray cluster, behind one port.
 
-    The command returns once all are ready, and they go on. Given again, it replaces them one after another if
-    something changed. `serve shutdown` ends them. Several replicas need ROOTSTOCK_REGISTRY_URL and
+    The command returns once all are ready, and they go on. Given again, it replaces them one after another.
+    `serve shutdown` ends them. Several replicas need ROOTSTOCK_REGISTRY_URL and
     ROOTSTOCK_STORE_URL.
     """
     if routing not in ("adapter", "random"):
@@ -103,7 +98,6 @@ def ray(
         shared=bool(settings.registry_address),
         settings=_variables(settings, cpus),
         served_names=settings.names,
-        stamp=time.time() if restart else 0.0,
     )
     _deploy(plan, address, name, prefix, settings.host, settings.port)
 

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 from ray import serve
@@ -35,7 +34,7 @@ class ClusterPlan:
     Between `replicas` and `most_replicas` Serve keeps as many as have `target` requests under way each.
     `settings` are the environment variables of each replica. `spread` and `hot` are those of AdapterAffinity.
     With `by_adapter` false, requests go to the shorter queue of two random replicas. `shared` tells that the
-    registry is one for all replicas. Another `stamp` makes a plan another one, though nothing else differs.
+    registry is one for all replicas.
     """
 
     replicas: int = 2
@@ -53,7 +52,6 @@ class ClusterPlan:
     shared: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     served_names: Mapping[str, str] = field(default_factory=dict)
-    stamp: float = 0.0
 
 
 class Ingress:
@@ -114,4 +112,4 @@ def application(plan: ClusterPlan) -> Application:
         max_surge_percent=100,
         logging_config=_LOGS,
     )
-    return ingress.bind(replicas.bind(dict(plan.settings), plan.shared, (version("rootstock"), plan.stamp)), plan)
+    return ingress.bind(replicas.bind(dict(plan.settings), plan.shared), plan)

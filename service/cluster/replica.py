@@ -20,12 +20,11 @@ class ServerReplica:
 
     # Ray Serve awaits it.
     async def __init__(  # type: ignore[misc]
-        self, settings: Mapping[str, str], shared: bool, release: object = None
+        self, settings: Mapping[str, str], shared: bool
     ) -> None:
         """Open the server with the environment variables `settings`.
 
-        If it shares its registry, its home is a folder under ROOTSTOCK_HOME. Serve replaces the replicas when
-        `release` changes.
+        If it shares its registry, its home is a folder under ROOTSTOCK_HOME.
         """
         os.environ.update(settings)
         from ray import serve

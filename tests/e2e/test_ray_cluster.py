@@ -224,7 +224,7 @@ def test_while_replicas_die_adapters_come_and_aliases_move_every_answer_is_right
 def test_an_update_of_all_replicas_loses_no_request(cluster: RayCluster, adapters: list[str]) -> None:
     before = {process.pid for process in cluster.replicas}
     with Traffic(cluster, adapters, {}) as traffic:
-        cluster.deploy("--replicas", "2", *SMALL, "--restart", ROOTSTOCK_SLOTS=str(SLOTS))
+        cluster.deploy("--replicas", "2", *SMALL, ROOTSTOCK_SLOTS=str(SLOTS))
         until(lambda: len(cluster.replicas) == 2)
     print(f"\nrolling update: {traffic.right} answers, failed {dict(traffic.failed)}")
     assert before.isdisjoint(process.pid for process in cluster.replicas)
