@@ -82,7 +82,6 @@ _STATUS = {
     "overloaded": 429,
     "deadline_exceeded": 504,
     "draining": 503,
-    "replica_lost": 503,
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # Fields with several forms. The message lists all forms, because pydantic would name the first form's fault.

@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Protocol
 
 import structlog
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from rootstock.service.api.compat.inference_protocol.plain_error import in_form_of
@@ -148,7 +148,7 @@ class ClusterIngress:
                 if again and _changes_nothing(request):
                     log.warning("replica lost, request sent to another", path=request.path)
                     continue
-                await in_form_of(request.path, answer_error(request.scope, error))(scope, receive, send)
+                await in_form_of(request.path, _lost(error))(scope, receive, send)
                 return
 
     async def _pass_on(self, part: AnswerPart, send: Send) -> None:
@@ -163,8 +163,7 @@ class ClusterIngress:
         answers = await self._replicas.answer_of_each(request)
         pages = {replica: answer for replica, answer in answers.items() if answer.status == 200}
         if not pages:
-            error = ReplicaLost("no replica gave its metrics; try again")
-            return answer_error(request.scope, error)
+            return _lost(ReplicaLost("no replica gave its metrics; try again"))
         first = next(iter(pages.values()))
         media = next((value for name, value in first.headers if name == b"content-type"), b"text/plain")
         text = merged_metrics({replica: answer.body.decode() for replica, answer in pages.items()})
@@ -174,6 +173,11 @@ class ClusterIngress:
 def _changes_nothing(request: ForwardedRequest) -> bool:
     """Tell whether a second run of a request does no harm: it reads, or it computes an answer."""
     return request.method in ("GET", "HEAD") or required_role(request.method, request.path) in (None, "predict")
+
+
+def _lost(error: ReplicaLost) -> JSONResponse:
+    """Return the answer to a request whose replica was lost. The server itself has no such error."""
+    return error_response(503, str(error), error.code)
 
 
 def _too_large(request: ForwardedRequest, limit: int, setting: str) -> Response:
