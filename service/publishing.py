@@ -14,8 +14,9 @@ import structlog
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, Archive, open_archive
 from rootstock.adapters.bundle.golden import GoldenInput
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
-from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.home.journal import BundleJournal
 from rootstock.adapters.reference import LIVE, check_name

@@ -20,14 +20,10 @@ from rootstock.adapters.bundle.archive import (
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.labels import config_labels
-from rootstock.adapters.bundle.manifest import (
-    Manifest,
-    check_labels,
-    read_json,
-    read_manifest,
-)
+from rootstock.adapters.bundle.manifest import Manifest, check_labels, read_manifest
 from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.names.tower_names import whole_model
 from rootstock.adapters.bundle.peft_config import PeftConfig, read_config

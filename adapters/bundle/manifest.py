@@ -5,7 +5,6 @@ The digest of `bundle.json` is the digest of the bundle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -18,6 +17,7 @@ from rootstock.adapters.bundle.calibration import (
     read_calibration,
 )
 from rootstock.adapters.bundle.canonical import canonical, digest_of
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.vocabulary.added_tokens import read_tokens
 from rootstock.adapters.spec import (
     CLASSIFICATION,
@@ -41,7 +41,6 @@ MAX_LABELS = 2**16
 MAX_TOKEN_LABELS = 2**12
 # Every answer repeats its labels.
 MAX_LABEL_CHARACTERS = 2**10
-_MAX_DEPTH = 32
 _MOST_LABELS = {"text-ranking": 1, "token-classification": MAX_TOKEN_LABELS}
 # The tasks that must state a problem type.
 SCORED = (*CLASSIFICATION.values(), "text-ranking")
@@ -186,60 +185,6 @@ def read_manifest(data: bytes) -> Manifest:
     if value["golden"] != manifest.to_json()["golden"]:
         raise _wrong("golden", f"{value['golden']!r} does not agree with the members in `files`")
     return manifest
-
-
-def read_json(data: bytes, member: str) -> dict[str, Any]:
-    """Return the JSON object in a member's bytes; raise Rejected as `read_value` does, and for another value."""
-    value = read_value(data, member)
-    if not isinstance(value, dict):
-        raise Rejected("schema", member, f"holds {type(value).__name__}, not an object")
-    return value
-
-
-def read_value(data: bytes, member: str) -> Any:
-    """Return the JSON value in a member's bytes.
-
-    Raise Rejected (check "schema") that names the member and the position.
-    """
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=unique_keys)
-        _check_depth(value)
-        # This refuses values that JSON's grammar allows and UTF-8 JSON cannot hold: 1e999, half a surrogate pair.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except RecursionError:
-        raise Rejected("schema", member, f"nested more than {_MAX_DEPTH} deep") from None
-    except ValueError as error:
-        raise Rejected("schema", member, f"not JSON in UTF-8: {error}") from None
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            child
-            for v in level
-            if isinstance(v, dict | list)
-            for child in (v.values() if isinstance(v, dict) else v)
-        ]
-    if level:
-        raise RecursionError
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's members as a dict; raise ValueError if a key is there twice.
-
-    Pass this as `object_pairs_hook` to `json.loads`.
-    """
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return value
 
 
 def _wrong(key: str, message: str) -> Rejected:

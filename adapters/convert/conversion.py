@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rootstock.adapters.bundle import Limits, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import Unconverted, wrong_option
-from rootstock.adapters.bundle.manifest import MAX_LABELS, read_json
+from rootstock.adapters.bundle.manifest import MAX_LABELS
 from rootstock.adapters.bundle.names.tower_names import whole_model
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.bundle.plain.base_model import BASE

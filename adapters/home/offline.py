@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, Archive, open_archive
 from rootstock.adapters.bundle.base_weights import BaseWeights
-from rootstock.adapters.bundle.manifest import read_json
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.upload import read_source

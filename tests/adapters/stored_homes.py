@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 from rootstock.adapters.bundle.archive import MANIFEST, pack
-from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.bundle.json_member import read_json
+from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.home.fsck import Check, fsck
 from rootstock.adapters.home.home import Home
 from rootstock.adapters.registry import SqlRegistry

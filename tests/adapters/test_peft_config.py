@@ -19,9 +19,9 @@ from peft import LoraConfig, LoraModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.kinds.methods import REFUSED as REFUSED_KINDS
-from rootstock.adapters.bundle.manifest import read_json
 from rootstock.adapters.bundle.peft_config import read_config
 from rootstock.adapters.bundle.peft_options import (
     CONVERTED_INITS,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
-from rootstock.adapters.bundle.manifest import read_json, read_manifest
+from rootstock.adapters.bundle.json_member import read_json
+from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.spec import Rejected
 from rootstock.adapters.tasks import task_named

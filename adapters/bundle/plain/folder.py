@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
+from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.labels import config_labels, given_labels
-from rootstock.adapters.bundle.manifest import (
-    MAX_LABELS,
-    SCORED,
-    check_template_size,
-    problem_types,
-    read_json,
-)
+from rootstock.adapters.bundle.manifest import MAX_LABELS, SCORED, check_template_size, problem_types
 from rootstock.adapters.bundle.names.former_names import present_name
 from rootstock.adapters.bundle.names.tower_names import PROJECTIONS, TEXT
 from rootstock.adapters.bundle.peft_config import PeftConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rootstock.adapters.bundle.manifest import read_value
+from rootstock.adapters.bundle.json_member import read_value
 from rootstock.adapters.embedding_files import (
     MODULES,
     StatedEmbedding,
