@@ -177,7 +177,8 @@ class GoldenReplay:
         reader = reader_of(with_tokenizer(adapter, self._tokenizer), self._tokenizer)
         rows = [task.read(value, adapter.preprocessing, cut, reader) for value in inputs]
         self._runner.place(0, self._runner.stage(adapter))
-        outputs = self._runner.run(pad(rows, [0] * len(rows), self._tokenizer.pad_id))
+        # One row at a time: a batch as long as the longest input may not fit into memory.
+        outputs = [self._runner.run(pad([row], [0], self._tokenizer.pad_id))[0] for row in rows]
         if special_tokens or adapter.task != "token-classification":
             return outputs
         # Special tokens have outputs too, but no answer contains them.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +20,10 @@ from rootstock.service.exports.processor import has_int8_products
 from rootstock.service.tolerance import compare
 
 INT8 = "int8"
-# In the home: the digests whose golden sets have passed in int8, by the fingerprint of the foundation.
+# In the home: the digests whose golden sets have passed in int8, by the export.
 PASSED_FILE = "int8-passed.json"
+# So many more have passed before the file is written again.
+_NOTED_AT_ONCE = 32
 
 
 class PrecisionChoice(NamedTuple):
@@ -50,23 +54,21 @@ def choose_precision(
         return PrecisionChoice("fp32", "the processor has no products of 8-bit numbers, so int8 is no faster")
     replay = GoldenReplay(export, threads)
     pointed = PointedVersions(home, files.folder, replay.spec, limits, passed_in=INT8)
-    notes = _PassedNotes(home / PASSED_FILE, replay.spec.fingerprint)
-    pointed.leave_out(notes.digests)
-    passed: list[str] = []
-    refusal = _first_refusal(pointed, replay, passed)
-    notes.add(passed)
+    with _PassedNotes(home / PASSED_FILE, f"{replay.spec.fingerprint} {export.name}") as notes:
+        pointed.leave_out(notes.digests)
+        refusal = _first_refusal(pointed, replay, notes)
     if refusal is not None:
         return PrecisionChoice("fp32", refusal)
     return PrecisionChoice(INT8, "every golden set passes in int8")
 
 
-def _first_refusal(pointed: PointedVersions, replay: GoldenReplay, passed: list[str]) -> str | None:
-    """Return the reason of the first version that does not pass, or None; add the digests of those before it."""
+def _first_refusal(pointed: PointedVersions, replay: GoldenReplay, notes: _PassedNotes) -> str | None:
+    """Return the reason of the first version that does not pass, or None; note those before it."""
     for version in pointed.open(lambda done, total: None):
         refusal = _refusal(version, replay)
         if refusal is not None:
             return f"{version.name} {refusal}"
-        passed.append(version.adapter.digest)
+        notes.add(version.adapter.digest)
     return next((f"{name} cannot be checked: {why}" for name, why in pointed.not_checked.items()), None)
 
 
@@ -74,37 +76,53 @@ def _refusal(version: PointedVersion, replay: GoldenReplay) -> str | None:
     golden = version.golden
     if golden is None:
         return "has no golden set; publish it with one, or set ROOTSTOCK_PRECISION to int8"
-    outputs = replay.outputs(version.adapter, golden.texts)
     try:
+        outputs = replay.outputs(version.adapter, golden.texts)
         for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
             compare(output, expected, version.adapter.task, INT8, f"golden.json: outputs[{i}]")
     except Rejected as error:
         return f"does not pass in int8: {explained(error)}"
+    except Exception as error:  # The start must not fail where fp32 serves.
+        return f"cannot be checked: {error}"
     return None
 
 
-class _PassedNotes:
-    """The digests that have passed, in a file of the home; a file that cannot be read or written is left."""
+class _PassedNotes(AbstractContextManager["_PassedNotes"]):
+    """The digests that have passed on one export, in a file of the home.
 
-    def __init__(self, file: Path, fingerprint: str) -> None:
+    The file is written now and then, and at the end, so that a start that is killed need not begin anew. One that
+    cannot be read or written is left.
+    """
+
+    def __init__(self, file: Path, export: str) -> None:
         self._file = file
-        self._fingerprint = fingerprint
-        self._all = self._read()
-        self.digests = frozenset(self._all.get(fingerprint, ()))
+        self._export = export
+        self._all = _read_notes(file)
+        self.digests = set(self._all.get(export, ()))
+        self._written = len(self.digests)
 
-    def add(self, digests: Iterable[str]) -> None:
-        """Note further digests."""
-        more = sorted(self.digests | set(digests))
-        if len(more) == len(self.digests):
-            return
-        try:
-            self._file.write_text(json.dumps({**self._all, self._fingerprint: more}), encoding="utf-8")
-        except OSError:
-            return
+    def add(self, digest: str) -> None:
+        """Note another digest."""
+        self.digests.add(digest)
+        if len(self.digests) - self._written >= _NOTED_AT_ONCE:
+            self._write()
 
-    def _read(self) -> dict[str, list[str]]:
-        try:
-            value = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
+    def __exit__(self, *_: object) -> None:
+        if len(self.digests) > self._written:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = len(self.digests)
+        text = json.dumps({**self._all, self._export: sorted(self.digests)})
+        with suppress(OSError):
+            new = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+            new.write_text(text, encoding="utf-8")
+            new.replace(self._file)
+
+
+def _read_notes(file: Path) -> dict[str, list[str]]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        return {str(export): [str(digest) for digest in digests] for export, digests in value.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

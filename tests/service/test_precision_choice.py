@@ -19,6 +19,7 @@ from rootstock.adapters.spec import FoundationSpec
 from rootstock.adapters.store.folder import FolderStore
 from rootstock.service.composition.demo_adapters import DEMO
 from rootstock.service.exports.cache import export_path
+from rootstock.service.exports.int8_check import GoldenReplay
 from rootstock.service.exports.precision_choice import PASSED_FILE, PrecisionChoice, choose_precision
 from rootstock.service.exports.processor import has_int8_products
 from rootstock.service.tolerance import TOLERANCES, Tolerance
@@ -67,10 +68,39 @@ def test_int8_is_chosen_where_all_golden_sets_pass_and_a_set_that_has_passed_is_
     # A replay would fail now.
     monkeypatch.setitem(TOLERANCES, "int8", Tolerance(1e-6, 0.0, coarse=True))
     assert choose().precision == "int8"
-    (home / PASSED_FILE).write_text("not JSON", encoding="utf-8")
+    for damaged in ("not JSON", '{"a": 1}', "[]"):
+        (home / PASSED_FILE).write_text(damaged, encoding="utf-8")
+        kept = choose()
+        assert kept.precision == "fp32"
+        assert "entities@1 does not pass in int8: golden: golden.json: outputs[0]" in kept.reason
+
+
+def test_a_start_that_is_stopped_keeps_the_notes_of_the_sets_that_have_passed(
+    choose: Choose, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay, done = GoldenReplay.outputs, []
+
+    def stop_at_third(self: GoldenReplay, *arguments: Any) -> Any:
+        done.append(arguments)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return replay(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GoldenReplay, "outputs", stop_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            choose()
+    (passed,) = json.loads((home / PASSED_FILE).read_text(encoding="utf-8")).values()
+    assert len(passed) == 2
+
+
+def test_a_set_that_cannot_be_computed_keeps_fp32(choose: Choose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(GoldenReplay, "outputs", fail)
     kept = choose()
-    assert kept.precision == "fp32"
-    assert "entities@1 does not pass in int8: golden: golden.json: outputs[0]" in kept.reason
+    assert (kept.precision, kept.reason) == ("fp32", "entities@1 cannot be checked: out of memory")
 
 
 def test_an_adapter_that_nothing_can_check_keeps_fp32_unless_a_server_in_int8_has_verified_it(
