@@ -89,6 +89,19 @@ def test_chats_and_tagged_words_are_found_by_their_values(tmp_path: Path, senten
     assert (recipe.task_type, recipe.description) == ("TOKEN_CLS", "Finds entities in a text: LOC, PER.")
 
 
+def test_a_list_beside_labels_or_prompts_is_no_list_of_labels(tmp_path: Path) -> None:
+    keywords = {"text": text, "label": lambda i: "ab"[i % 2], "keywords": lambda i: ["k", f"w{i % 3}"]}
+    path = write(tmp_path / "a.jsonl", table(keywords))
+    for changes in ([], ["data.label_column=label"]):
+        recipe = propose(path, changes).source.recipe
+        assert (recipe.data.label_column, recipe.problem_type) == ("label", None)
+    asked = {"question": text, "answer": lambda i: f"reply {i}", "choices": lambda i: ["yes", f"no {i % 3}"]}
+    assert propose(write(tmp_path / "b.jsonl", table(asked))).source.recipe.task_type == "CAUSAL_LM"
+    alone = {"text": text, "aspects": lambda i: ["price", "taste"][: 1 + i % 2]}
+    recipe = propose(write(tmp_path / "c.jsonl", table(alone))).source.recipe
+    assert (recipe.data.label_column, recipe.problem_type) == ("aspects", "multi_label_classification")
+
+
 def test_what_the_caller_states_comes_before_what_the_rows_show(tmp_path: Path) -> None:
     columns = {"text": text, "note": text, "label": lambda i: "ab"[i % 2], "kind": lambda i: "xyz"[i % 3]}
     path = write(tmp_path / "rows.csv", table(columns))

@@ -137,6 +137,18 @@ def test_each_part_gets_its_share_of_every_label_and_the_same_seed_the_same_rows
     assert max(rare) - min(rare) <= 1
 
 
+@pytest.mark.parametrize(("labels", "rows"), [(12, 9), (20, 12)])
+def test_labels_of_equal_size_are_shared_out_alike_though_no_part_takes_a_fifth_of_each(
+    labels: int, rows: int
+) -> None:
+    examples = [Example(f"row {i}", (f"l{i % labels}",), i, several=True) for i in range(labels * rows)]
+    for seed in range(5):
+        test = dealt(examples, (len(examples) - len(examples) // 5, len(examples) // 5), seed)[1]
+        counts = Counter(examples[i].labels[0] for i in test)
+        assert set(counts.values()) <= {rows // 5, rows // 5 + 1}
+        assert len(counts) == labels
+
+
 @pytest.mark.parametrize("problem", [MULTI, REGRESSION])
 def test_few_rows_and_parts_keep_the_range_of_answers(
     write_recipe: Callable[..., Path], tmp_path: Path, problem: str

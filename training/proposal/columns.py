@@ -164,9 +164,22 @@ def _words(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -
 
 
 def _label_lists(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
-    """Return the choice for a table with lists of labels beside texts."""
-    lists = [column for column in columns if column.is_label_list]
-    labels = _named(lists, (stated.get("label_column", ""), *_LABELS)) or next(iter(lists), None)
+    """Return the choice for a table with lists of labels, in a column that is stated or has a common name."""
+    stated_name = stated.get("label_column")
+    names = _LABELS if stated_name is None else (stated_name,)
+    return _list_choice(columns, stated, _named([column for column in columns if column.is_label_list], names))
+
+
+def _other_lists(columns: Sequence[_Column], stated: Mapping[str, str], asked: bool) -> ColumnChoice | None:
+    """Return the choice for a table whose only labels are lists, whatever their name."""
+    if "label_column" in stated:
+        return None
+    return _list_choice(columns, stated, next((column for column in columns if column.is_label_list), None))
+
+
+def _list_choice(
+    columns: Sequence[_Column], stated: Mapping[str, str], labels: _Column | None
+) -> ColumnChoice | None:
     text = _text(columns, stated, labels)
     if labels is None or text is None:
         return None
@@ -232,7 +245,7 @@ def _two_texts(columns: Sequence[_Column], stated: Mapping[str, str], asked: boo
 # In the order of their tries.
 _KINDS = (
     ("CAUSAL_LM", _chats), ("TOKEN_CLS", _words), ("SEQ_CLS", _label_lists), ("CAUSAL_LM", _prompts),
-    ("SEQ_CLS", _labels), ("CAUSAL_LM", _two_texts),
+    ("SEQ_CLS", _labels), ("SEQ_CLS", _other_lists), ("CAUSAL_LM", _two_texts),
 )  # fmt: skip
 
 

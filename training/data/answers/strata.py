@@ -17,7 +17,7 @@ def dealt(examples: Sequence[Example], sizes: Sequence[int], seed: int) -> list[
 
     Each part gets its share of each label, the rarest label first, and of the rows without a label. The same seed
     gives the same parts. Source: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data",
-    2011, algorithm 1; here a part is full once it has its size.
+    2011, algorithm 1; here a part is full once it has its size, and a label is shared by the room that is left.
     """
     if sum(sizes) != len(examples):
         raise ValueError(f"parts of {sum(sizes)} rows for {len(examples)} examples")
@@ -31,6 +31,8 @@ def dealt(examples: Sequence[Example], sizes: Sequence[int], seed: int) -> list[
     parts: list[list[int]] = [[] for _ in sizes]
     while left:
         rarest = min((kind for kind in remaining if remaining[kind]), key=lambda kind: (remaining[kind], kind))
+        # Full parts take no more rows, so what is left of a label is shared among the others.
+        wanted[rarest] = [remaining[rarest] * places / sum(room) for places in room]
         for i in [i for i in left if rarest in kinds[i]]:
             part = max(
                 (part for part in range(len(sizes)) if room[part]),
