@@ -125,7 +125,7 @@ def _on_cores(count: int, export: Path, seconds: float) -> float:
     found = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    return float(np.median(found))
+    return median_interval(found).median
 
 
 def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQueue[float]) -> None:
@@ -137,7 +137,7 @@ def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQue
     end, found = time.monotonic() + seconds, []
     while time.monotonic() < end:
         found.append(run())
-    results.put(float(np.median(found)))
+    results.put(median_interval(found).median)
 
 
 def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[float], list[float]]:
@@ -180,7 +180,7 @@ def _requests(
             left.append(seen.server_cpu_ms - passed)
             shares.append(share)
             clients.append(seen.client_cpu_ms)
-    return *_split(left, shares, slowdown), float(np.median(clients)) / slowdown
+    return *_split(left, shares, slowdown), median_interval(clients).median / slowdown
 
 
 def _split(left: Sequence[float], shares: Sequence[float], slowdown: float) -> tuple[float, float]:

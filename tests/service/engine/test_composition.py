@@ -234,10 +234,10 @@ def test_parts_that_do_not_add_up_are_refused_by_name(
 def test_each_field_of_an_adapter_has_a_rule_in_a_composition() -> None:
     """A new field needs a decision in `compose`: it adds up, comes from the part that answers, or is refused."""
     assert {field.name for field in fields(SiteUpdate)} == {"a", "b", "input_scale", "output_scale", "shift"}
-    assert {field.name for field in fields(AdapterWeights)} == {"sites", "head", "words"}
+    assert {field.name for field in fields(AdapterWeights)} == {"sites", "head", "words", "outputs"}
     assert {field.name for field in fields(Adapter)} == {
         "digest", "task", "problem_type", "labels", "head", "preprocessing", "weights", "prompting",
-        "calibration",
+        "calibration", "tokenizer",
     }  # fmt: skip
 
 
