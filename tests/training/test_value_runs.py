@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from rootstock.adapters.bundle import Bundle, Limits, open_bundle
@@ -19,6 +20,9 @@ from rootstock.training.cli.app import app
 from rootstock.training.fit.candidate import train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
+from rootstock.training.network.construction import new_network
+from rootstock.training.network.files import load, save
+from rootstock.training.network.network import outputs, simple_head
 from rootstock.training.recipe.recipe_file import load_recipe
 from rootstock.training.run import run
 
@@ -238,3 +242,20 @@ def test_numbers_in_another_unit_train_the_same_adapter(
     assert np.abs(answers[0][1] - answers[0][0]).max() > 1
     for ours, scaled_answers in zip(*answers, strict=True):
         np.testing.assert_allclose(1000 * scaled_answers, ours, atol=0.05)
+
+
+@pytest.mark.usefixtures("values")
+def test_a_bundle_in_float16_keeps_the_scale_of_its_numbers(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe = write_recipe(problem_type=REGRESSION, data=_KEYS[REGRESSION], save_dtype="float16")
+    job = prepare(load_recipe(recipe))
+    network = new_network(job.network, None, 0, job.encoder.device)
+    for scale in (300_000.0, 2001.3):
+        with torch.no_grad():
+            simple_head(network).bias.fill_(scale)
+        save(network, job.network, tmp_path)
+        inputs = job.inputs("test")
+        np.testing.assert_allclose(
+            outputs(load(tmp_path, job.network), inputs), outputs(network, inputs), rtol=0, atol=scale * 1e-6
+        )

@@ -23,6 +23,7 @@ from rootstock.training.network.row_encoder import InputEncoder, RowEncoder
 from rootstock.training.network.trunk import sites
 from rootstock.training.problems.problem import Problem
 from rootstock.training.problems.problem_table import problem_of
+from rootstock.training.recipe.problem_keys import REGRESSION
 from rootstock.training.recipe.recipe import Peft, Recipe
 from rootstock.training.recipe.recipe_file import RecipeFile
 
@@ -142,6 +143,7 @@ def prepare(source: RecipeFile) -> Job:
         recipe.training.dropout,
         initial_adapter(recipe.peft, source),
         recipe.save_dtype,
+        exact_head=recipe.problem_type == REGRESSION,
     )
     return Job(
         dataset,

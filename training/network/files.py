@@ -47,7 +47,11 @@ def save(network: Network, spec: NetworkSpec, folder: Path) -> dict[str, bytes]:
         tensors |= {"head.weight": network.head.weight.detach(), "head.bias": network.head.bias.detach()}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     dtype: torch.dtype = getattr(torch, spec.save_dtype)
-    plain = {name: tensor.cpu().to(dtype).contiguous() for name, tensor in sorted(tensors.items())}
+    exact = ("head.weight", "head.bias") if spec.exact_head else ()
+    plain = {
+        name: tensor.cpu().to(torch.float32 if name in exact else dtype).contiguous()
+        for name, tensor in sorted(tensors.items())
+    }
     (folder / WEIGHTS).write_bytes(to_safetensors(plain, {"format": "pt"}))
     return {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
 

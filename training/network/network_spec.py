@@ -27,7 +27,8 @@ class NetworkSpec:
     """The specification of a network, without its weights.
 
     `sites` are the trunk's linear layers that an adapter changes. `dropout` None leaves the foundation's rates.
-    `save_dtype` is the number type of the tensors in its files.
+    `save_dtype` is the number type of the tensors in its files. `exact_head` saves those of a linear head as
+    float32 all the same: the head of a regression carries the scale of its numbers, which float16 cannot.
     """
 
     files: FoundationFiles
@@ -39,6 +40,7 @@ class NetworkSpec:
     dropout: float | None = None
     initial: InitialAdapter | None = None
     save_dtype: str = "float32"
+    exact_head: bool = False
 
     @property
     def task_class(self) -> TaskClass:

@@ -252,8 +252,8 @@ class Recipe(RecipeSection):
     tracking: Tracking = Tracking()
     save_dtype: Literal["float32", "float16"] = Field(
         default="float32",
-        description="Number type of the saved tensors; float16 halves the bundle. The report's figures and the "
-        "golden outputs are computed from the saved files.",
+        description="Number type of the saved tensors; float16 halves the bundle. The head of a regression stays "
+        "float32. The report's figures and the golden outputs are computed from the saved files.",
     )
     output_dir: str | None = Field(default=None, description="The folder of the results. Default: runs/NAME.")
 
