@@ -17,7 +17,7 @@ from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import locate
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.training.cli.app import app
-from rootstock.training.fit.candidate import train_candidate
+from rootstock.training.fit.candidate import from_scratch, train_candidate
 from rootstock.training.fit.descent import deterministic
 from rootstock.training.fit.job import prepare
 from rootstock.training.network.construction import new_network
@@ -259,3 +259,19 @@ def test_a_bundle_in_float16_keeps_the_scale_of_its_numbers(
         np.testing.assert_allclose(
             outputs(load(tmp_path, job.network), inputs), outputs(network, inputs), rtol=0, atol=scale * 1e-6
         )
+
+
+def test_numbers_far_from_0_train_random_weights_as_numbers_near_0_do(
+    write_recipe: Callable[..., Path], values: Path, tmp_path: Path
+) -> None:
+    header, *lines = values.read_text(encoding="utf-8").splitlines()
+    shifted = [f"{line.rpartition(',')[0]},{int(line.rpartition(',')[2]) - 1000}" for line in lines]
+    (tmp_path / "shifted.csv").write_text("\n".join([header, *shifted]), encoding="utf-8")
+    answers = []
+    for path in ("rows.csv", "shifted.csv"):
+        data = {"path": path, **_KEYS[REGRESSION]}
+        job = prepare(load_recipe(write_recipe(problem_type=REGRESSION, data=data)))
+        with deterministic(0):
+            trained = from_scratch(job.training_rows, job.plan())
+        answers.append(np.stack(trained.predict(job.inputs("test"))))
+    np.testing.assert_allclose(answers[1] + 1000, answers[0], atol=0.05)

@@ -182,10 +182,12 @@ def _by_label_loss(
     target: Inputs | None,
     examples: Sequence[Example],
     plan: TrainingPlan,
+    fitted: bool = True,
 ) -> Fit:
     """Train by the loss of the problem, for classes cross entropy.
 
-    `train` holds `count` rows, or that many for each of their changed copies.
+    `train` holds `count` rows, or that many for each of their changed copies. `fitted` is False for a random
+    head.
     """
     settings, problem = plan.settings, plan.encoder.problem
     objective = Objective(settings, problem, network, train, target)
@@ -217,7 +219,7 @@ def _by_label_loss(
         score if len(validation) else None,
         objective.parameters,
     )
-    with standardised(network, objective.units):
+    with standardised(network, objective.units, fitted):
         return descend(network, stage, settings.training, plan.seed, plan.report, plan.checkpoints)
 
 
@@ -266,5 +268,5 @@ def from_scratch(rows: TrainingRows, plan: TrainingPlan) -> Candidate:
     train, validation = encoder.inputs(rows.train), encoder.inputs(rows.validation)
     slower = plan.settings.training.model_copy(update={"learning_rate": 5e-4, "unfreeze_schedule": None})
     slow_plan = replace(plan, settings=replace(plan.settings, training=slower))
-    fit = _by_label_loss(network, train, len(train), validation, None, rows.examples, slow_plan)
+    fit = _by_label_loss(network, train, len(train), validation, None, rows.examples, slow_plan, fitted=False)
     return Candidate("from_scratch", network, fit.epochs, fit.best)

@@ -68,17 +68,21 @@ def set_head(network: Network, head: LinearHead) -> None:
 
 
 @contextmanager
-def standardised(network: Network, units: Units) -> Iterator[None]:
-    """Let the network's one-layer head answer in standardised numbers; afterwards it answers in numbers again."""
+def standardised(network: Network, units: Units, fitted: bool = True) -> Iterator[None]:
+    """Let the network's one-layer head answer in standardised numbers; afterwards it answers in numbers.
+
+    A head that is not `fitted` to numbers, but random, counts as one that answers in standardised numbers.
+    """
     if units == NONE:
         yield
         return
     import torch
 
     module = simple_head(network)
-    with torch.no_grad():
-        module.weight.div_(units.deviation)
-        module.bias.sub_(units.mean).div_(units.deviation)
+    if fitted:
+        with torch.no_grad():
+            module.weight.div_(units.deviation)
+            module.bias.sub_(units.mean).div_(units.deviation)
     yield
     with torch.no_grad():
         module.weight.mul_(units.deviation)
