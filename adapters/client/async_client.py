@@ -324,6 +324,10 @@ class AsyncClient(AsyncTransport):
         """Return an adapter with its aliases and versions."""
         return await self._ask(routes.show(name))
 
+    async def describe(self, name: str, version: int) -> Document:
+        """Return what the server knows of a version: its digest, its task, and its `description` with labels."""
+        return await self._ask(routes.describe(name, version))
+
     async def history(self, name: str | None = None, limit: int = 100) -> list_[EventEntry]:
         """Return the newest events, at most `limit`, of one adapter or of all; newest first."""
         return await self._run(event_flows.history(self._policy, name, limit))

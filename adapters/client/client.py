@@ -363,6 +363,10 @@ class Client(BlockingTransport):
         """Return an adapter with its aliases and versions."""
         return self._ask(routes.show(name))
 
+    def describe(self, name: str, version: int) -> Document:
+        """Return what the server knows of a version: its digest, its task, and its `description` with labels."""
+        return self._ask(routes.describe(name, version))
+
     def history(self, name: str | None = None, limit: int = 100) -> list_[EventEntry]:
         """Return the newest events, at most `limit`, of one adapter or of all; newest first."""
         return self._run(event_flows.history(self._policy, name, limit))

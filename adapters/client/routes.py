@@ -227,6 +227,11 @@ def show(name: str) -> HttpCall[AdapterRecord]:
     return HttpCall("GET", _path(name), reader_of(AdapterRecord.read))
 
 
+def describe(name: str, version: int) -> HttpCall[Document]:
+    """Return the call that describes one version of an adapter."""
+    return document_at(f"{_path(name)}/versions/{version:d}")
+
+
 def bundle(name: str, version: int) -> HttpCall[bytes]:
     """Return the call that gets a version's zip."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.encode.tasks import TASKS
 from rootstock.training.data.encoding import IGNORED, encode, load_tokenizer
 from rootstock.training.data.example import Example
+from rootstock.training.errors import DataError, TrainingError
 from rootstock.training.study.labelled_rows import RowColumns
 from rootstock.training.study.server_scores import assess_on_server
 from tests.tokenizer_families import FAMILIES, save_tokenizer
@@ -67,3 +68,42 @@ def test_tokens_that_are_all_right_are_measured_as_all_right(family: str, prefix
     figures = assess_on_server(server, "entities", data, RowColumns("text", "label"))
     assert (figures["precision"], figures["recall"], figures["f1"]) == (1.0, 1.0, 1.0)
     assert sum(kind["support"] for kind in figures["entities"].values()) == 4
+
+
+class TwoVersions:
+    """Serves version 1, which gives a text any of `a` and `b`, and the live version 2, with `b` and `c`."""
+
+    labels: ClassVar = {1: ["a", "b"], 2: ["b", "c"]}
+    answering: int | None = None
+
+    def describe(self, _: str, version: int) -> dict[str, Any]:
+        description = {"problem_type": "multi_label_classification", "labels": self.labels[version]}
+        return {"task": "text-classification", "description": description}
+
+    def show(self, name: str) -> Any:
+        return SimpleNamespace(**self.describe(name, 2))
+
+    def resolve(self, reference: str) -> tuple[str, int]:
+        name, _, version = reference.partition("@")
+        return name, int(version)
+
+    def predict_many(
+        self, reference: str, inputs: list[str], result: type[TaskResult], **_: Any
+    ) -> Iterator[TaskResult]:
+        version = self.answering or int(reference.partition("@")[2] or 2)
+        for text in inputs:
+            raw = [{"label": label, "score": 0.9 if label in text else 0.1} for label in self.labels[version]]
+            yield result.read(raw, "", version)
+
+
+def test_the_labels_of_a_row_are_those_of_the_version_that_the_reference_means(tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\na,a\nb,b\na b,a|b\n", encoding="utf-8")
+    client, columns = cast(Any, TwoVersions()), RowColumns("text", "label", "|")
+    figures = assess_on_server(client, "kinds@1", data, columns)
+    assert (figures["rows"], figures["micro_f1"], sorted(figures["labels"])) == (3, 1.0, ["a", "b"])
+    with pytest.raises(DataError, match=r"rows.csv, line 2: 'a' is not a label of kinds$"):
+        assess_on_server(client, "kinds", data, columns)
+    client.answering = 2
+    with pytest.raises(TrainingError, match=r"kinds@1: version 2 answers with other labels .* such as kinds@2"):
+        assess_on_server(client, "kinds@1", data, columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +30,10 @@ def assess_on_server(client: Client, reference: str, data: Path, columns: RowCol
 
     Texts beyond the server's limit are truncated.
 
-    Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read.
+    Raise TrainingError for a task that cannot be measured, and DataError for rows that cannot be read or whose
+    labels the adapter lacks, if a row may have several.
     """
-    shown = client.show(reference.partition("@")[0])
-    task, description = shown.task, shown.description or {}
+    task, description = _described(client, reference)
     if task not in CLASSIFYING:
         raise TrainingError(
             f"{reference}: the adapter's task is {task}; choose an adapter for {' or '.join(CLASSIFYING)}"
@@ -42,7 +42,7 @@ def assess_on_server(client: Client, reference: str, data: Path, columns: RowCol
     problem_type, labels = description.get("problem_type"), tuple(description.get("labels") or ())
     examples = labelled_rows(data, StatedTask(task_type, problem_type, labels), columns).examples
     if problem_type in (MULTI, REGRESSION):
-        return _values(client, reference, examples, problem_of(problem_type, labels))
+        return _values(client, reference, examples, problem_of(problem_type, labels), data)
     if task_type == "SEQ_CLS":
         return _texts(client, reference, examples, data)
     inputs = [_input(example) for example in examples]
@@ -50,6 +50,16 @@ def assess_on_server(client: Client, reference: str, data: Path, columns: RowCol
     tags = [_tags(example, tokens) for example, tokens in zip(examples, answers, strict=True)]
     truth = [list(example.labels) for example in examples]
     return {**entity_figures(truth, tags), "intervals": entity_intervals(truth, tags)}
+
+
+def _described(client: Client, reference: str) -> tuple[str | None, Mapping[str, Any]]:
+    """Return the task and the description of the version that a reference means."""
+    name, _, selector = reference.partition("@")
+    if not selector:
+        shown = client.show(name)
+        return shown.task, shown.description or {}
+    version = client.describe(name, client.resolve(reference)[1])
+    return version.get("task"), version.get("description") or {}
 
 
 def _texts(client: Client, reference: str, examples: Sequence[Example], data: Path) -> dict[str, Any]:
@@ -68,10 +78,23 @@ def _texts(client: Client, reference: str, examples: Sequence[Example], data: Pa
     }
 
 
-def _values(client: Client, reference: str, examples: Sequence[Example], problem: Problem) -> dict[str, Any]:
+def _values(
+    client: Client, reference: str, examples: Sequence[Example], problem: Problem, data: Path
+) -> dict[str, Any]:
     """Return the figures of scores of all labels, or of numbers."""
+    for example in examples:
+        if example.several and (unknown := [one for one in example.labels if one not in problem.labels]):
+            raise DataError(f"{data}, line {example.line}: {unknown[0]!r} is not a label of {reference}")
     inputs = [_input(example) for example in examples]
-    answers = client.predict_many(reference, inputs, ClassificationResult, truncation=True, top_k=None)
+    answers = list(client.predict_many(reference, inputs, ClassificationResult, truncation=True, top_k=None))
+    for answer in answers:
+        # An alias may move, or be split, between the description and an answer.
+        if differing := sorted(set(problem.labels) ^ set(answer.scores)):
+            raise TrainingError(
+                f"{reference}: version {answer.version} answers with other labels than the version that the "
+                f"server describes; only one has {differing[0]!r}; name one version, such as "
+                f"{reference.partition('@')[0]}@{answer.version}"
+            )
     # A label applies from a score of 0.5 on, as from a logit of 0.
     middle = 0.0 if problem.problem_type == REGRESSION else 0.5
     outputs = [np.array([answer.scores[label] - middle for label in problem.labels]) for answer in answers]

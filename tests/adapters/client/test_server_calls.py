@@ -171,6 +171,8 @@ def test_an_adapter_is_published_moved_fetched_and_deleted(
     client.promote(name, 2, "next")
     assert client.resolve(f"{name}@next") == (name, 2)
     assert client.resolve(f"{name}@{second.digest[:20]}") == (name, 2)
+    described = client.describe(name, 2)
+    assert (described["digest"], bool(described["description"]["labels"])) == (second.digest, True)
     with pytest.raises(UnknownVersion):
         client.resolve(f"{name}@nothing")
     got = client.pull(f"{name}@next", tmp_path)
