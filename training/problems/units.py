@@ -21,7 +21,8 @@ class Units:
     def of(cls, values: Sequence[float]) -> Units:
         """Return the units of numbers; equal numbers have the deviation 1."""
         numbers = np.asarray(values, np.float64)
-        return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
+        # The deviation of equal numbers, such as 0.1 three times, may be a rounding error and not 0.
+        return cls(float(numbers.mean()), float(numbers.std()) if np.ptp(numbers) > 0 else 1.0)
 
     def restored(self, outputs: Sequence[Array]) -> list[Array]:
         """Return standardised outputs as numbers."""
