@@ -10,12 +10,15 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
+from rootstock.training.cli.model_commands import _figures_line
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.metrics.expected_gain import expected_gains
+from rootstock.training.metrics.values.number_figures import figure_text
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.problems.problem import Problem
 from rootstock.training.problems.problem_table import problem_of
 from rootstock.training.problems.units import Units
+from rootstock.training.report.card import _comparison
 
 DRAW = np.random.default_rng(3)
 FLAGS = (DRAW.random((120, 4)) < [0.5, 0.3, 0.1, 0.02]).astype(float)
@@ -138,3 +141,20 @@ def test_numbers_are_learned_in_units_of_their_deviation() -> None:
         1 - metrics.r2_score(NUMBERS, ANSWERS)
     )
     assert Units.of([3.0, 3.0]) == Units(3.0, 1.0)
+    assert Units.of([0.1, 0.1, 0.1]).deviation == 1.0
+
+
+def test_figures_of_a_small_unit_keep_their_digits_and_have_intervals() -> None:
+    unit = 1e-6
+    figures = NUMBER.figures(list(unit * ANSWERS), _rows(unit * NUMBERS))
+    bounds = NUMBER.intervals(list(unit * ANSWERS), _rows(unit * NUMBERS))
+    large = NUMBER.intervals(list(ANSWERS), _rows(NUMBERS))
+    for name in ("mae", "rmse"):
+        np.testing.assert_allclose(bounds[name], unit * np.array(large[name]), rtol=1e-3)
+        text = figure_text(name, figures[name], 3)
+        assert float(text) == pytest.approx(figures[name], rel=1e-3)
+        assert f"{name} {text} (95 % interval {bounds[name][0]:.4g} to" in _figures_line(
+            {name: figures[name], "intervals": bounds}
+        )
+        assert f"| {text} |" in _comparison({"adapter": figures, "baselines": {"mean": figures}})
+    np.testing.assert_allclose(bounds["r2"], large["r2"], atol=2e-4)

@@ -77,14 +77,24 @@ def evaluate(
         show_table(f"{bundle.name}: {figures['rows']} rows", ["", "precision", "recall", "f1", "support"], rows)
     else:
         typer.echo(f"{bundle.name}: {figures['rows']} rows")
-    bounds = {
-        name: " (95 % interval {:.4f} to {:.4f})".format(*one) for name, one in figures["intervals"].items()
-    }
-    whole = {name: value for name, value in figures.items() if isinstance(value, float)}
-    typer.echo(", ".join(f"{name} {value:.4f}{bounds.get(name, '')}" for name, value in whole.items()))
+    typer.echo(_figures_line(figures))
     if ordinal := figures.get("ordinal"):
         values = {name: value for name, value in ordinal.items() if isinstance(value, float)}
         typer.echo("as numbers: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+
+
+def _figures_line(figures: dict[str, Any]) -> str:
+    """Return the figures of all rows with their intervals."""
+    from rootstock.training.metrics.values.number_figures import figure_text
+
+    bounds = {
+        name: " (95 % interval {} to {})".format(*(figure_text(name, bound, 4) for bound in one))
+        for name, one in figures["intervals"].items()
+    }
+    whole = {name: value for name, value in figures.items() if isinstance(value, float)}
+    return ", ".join(
+        f"{name} {figure_text(name, value, 4)}{bounds.get(name, '')}" for name, value in whole.items()
+    )
 
 
 def _text_figures(

@@ -75,11 +75,17 @@ def interval(
     scores = score(resampled_sums(counts, resamples, seed))
     if np.ptp(scores) > _SAME:
         low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return [round(float(low), 4), round(float(high), 4)]
+        # A score without a greatest value may have a unit of any size.
+        return [rounded(float(bound)) if most is None else round(float(bound), 4) for bound in (low, high)]
     if most is None:
         return None
     share = min(1.0, max(0.0, float(score(counts.sum(0))) / most))
     return [round(most * bound, 4) for bound in wilson_interval(share, len(counts))]
+
+
+def rounded(value: float) -> float:
+    """Return a number with four decimals, or four digits if it is smaller than 1: units have any size."""
+    return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")
 
 
 def label_intervals(

@@ -7,6 +7,7 @@ from typing import Any
 
 from rootstock.training.characters import yaml_text
 from rootstock.training.fit.method import Choice
+from rootstock.training.metrics.values.number_figures import figure_text
 from rootstock.training.network.network import pooling_of
 from rootstock.training.network.network_spec import NetworkSpec
 from rootstock.training.recipe.problem_keys import MULTI, REGRESSION
@@ -143,7 +144,8 @@ def _comparison(figures: Mapping[str, Any]) -> str:
     }
     models = {"this adapter": figures["adapter"], **baselines}
     rows = [
-        [name, *(f"{scores[k]:.3f}" if k in scores else "" for k in columns)] for name, scores in models.items()
+        [name, *(figure_text(k, scores[k], 3) if k in scores else "" for k in columns)]
+        for name, scores in models.items()
     ]
     return table(["", *(_SCORES[k] for k in columns)], rows)
 

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rootstock.training.metrics.counts import Counts
-from rootstock.training.metrics.intervals import CONFIDENCE, interval
+from rootstock.training.metrics.intervals import CONFIDENCE, interval, rounded
 
 Numbers = npt.NDArray[np.float64]
 
+# Figures in the unit of the numbers, which has any size.
+_IN_UNITS = ("mae", "rmse")
 _RESAMPLES = 1000
 # The most numbers that are drawn at once.
 _AT_ONCE = 2_000_000
@@ -59,11 +61,16 @@ def number_figures(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, 
     sums = counts.sum(0)
     figures: dict[str, Any] = {"rows": len(counts)}
     for name, score in (("r2", r2), ("mae", mean_error), ("rmse", root_error)):
-        figures[name] = _rounded(float(score(sums)))
+        figures[name] = rounded(float(score(sums)))
     ranks = _spearman(np.asarray(truth, np.float64)[None], np.asarray(predicted, np.float64)[None])
     if np.isfinite(ranks[0]):
-        figures["spearman"] = _rounded(float(ranks[0]))
+        figures["spearman"] = rounded(float(ranks[0]))
     return figures
+
+
+def figure_text(name: str, value: float, decimals: int) -> str:
+    """Return a figure of any problem for readers: with four digits if it has a unit, else with decimals."""
+    return f"{value:.4g}" if name in _IN_UNITS else f"{value:.{decimals}f}"
 
 
 def number_intervals(truth: npt.ArrayLike, predicted: npt.ArrayLike, seed: int = 0) -> dict[str, list[float]]:
@@ -98,8 +105,3 @@ def _spearman(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Numbers:
     with np.errstate(invalid="ignore", divide="ignore"):
         lengths = np.sqrt((first**2).sum(1) * (second**2).sum(1))
         return np.asarray((first * second).sum(1) / lengths)
-
-
-def _rounded(value: float) -> float:
-    """Return a number with four decimals, or four digits if it is smaller: numbers have units of any size."""
-    return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")
