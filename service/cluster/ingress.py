@@ -16,12 +16,13 @@ from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.keys import ADAPTERS_PATH, METRICS_PATH, required_role
 from rootstock.service.cluster.errors import ReplicaLost
 from rootstock.service.cluster.exchange import AnswerPart, AnswerStart, ForwardedRequest
-from rootstock.service.cluster.merged_metrics import merged_metrics
+from rootstock.service.cluster.merged_metrics import MetricsMerges
 from rootstock.service.cluster.named_models import named_models
 from rootstock.service.engine.core.errors import Overloaded
 
 _MIB = 2**20
-# The bytes of bodies that wait for their ends or for their answers. More would fill the memory of the ingress.
+# The bytes of bodies that wait for their ends or for their answers. More would fill the memory of the ingress, in
+# which Ray's message to the replica holds each body once more.
 _MOST_BUFFERED = 512 * _MIB
 
 
@@ -35,6 +36,25 @@ class ReplicaCalls(Protocol):
     async def answer_of_each(self, request: ForwardedRequest) -> dict[str, AnswerStart]:
         """Have every replica answer a request whose answer is one message; return the answers by replica."""
         ...
+
+
+class ReadBody:
+    """The body of a request. Its size stays known once its bytes are taken."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._bytes = bytearray()
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece."""
+        self._bytes += piece
+        self.size += len(piece)
+
+    def take(self) -> bytes:
+        """Return the whole body, and keep no copy."""
+        whole = bytes(self._bytes)
+        self._bytes = bytearray()
+        return whole
 
 
 class ClusterIngress:
@@ -61,6 +81,7 @@ class ClusterIngress:
         self._most_buffered = most_buffered
         self._added_in_front = frozenset(added_in_front)
         self._buffered = 0
+        self._merges: MetricsMerges[Response] = MetricsMerges()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; of the lifespan, there is nothing to start or stop."""
@@ -78,7 +99,7 @@ class ClusterIngress:
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
-            request = bare._replace(body=bytes(body))
+            request = bare._replace(body=body.take())
             answering = asyncio.create_task(self._answer(request, scope, receive, send))
             leaving = asyncio.create_task(_left(receive))
             try:
@@ -92,15 +113,15 @@ class ClusterIngress:
                     await asyncio.wait((answering, leaving))
 
     @contextmanager
-    def _counting(self) -> Iterator[bytearray]:
+    def _counting(self) -> Iterator[ReadBody]:
         """Yield room for a body; its bytes count as long as the request is under way."""
-        body = bytearray()
+        body = ReadBody()
         try:
             yield body
         finally:
-            self._buffered -= len(body)
+            self._buffered -= body.size
 
-    async def _read(self, request: ForwardedRequest, receive: Receive, body: bytearray) -> Response | None:
+    async def _read(self, request: ForwardedRequest, receive: Receive, body: ReadBody) -> Response | None:
         """Read the body into `body`. Return the refusal of one that is too large, or that finds no room."""
         upload = request.method == "POST" and request.path == ADAPTERS_PATH
         limit, setting = (
@@ -115,29 +136,36 @@ class ClusterIngress:
             if message["type"] == "http.disconnect":
                 return Response(status_code=499)
             piece = message.get("body", b"")
-            if len(body) + len(piece) > limit:
+            if body.size + len(piece) > limit:
                 return _too_large(request, limit, setting)
             if self._buffered + len(piece) > self._most_buffered:
                 error = Overloaded("the bodies of other requests fill the ingress; try again in 1 s", 1)
                 return in_form_of(request.path, answer_error(request.scope, error))
-            body += piece
+            body.add(piece)
             self._buffered += len(piece)
             more = message.get("more_body", False)
         return None
 
     async def _answer(self, request: ForwardedRequest, scope: Scope, receive: Receive, send: Send) -> None:
         if request.path == METRICS_PATH and request.method == "GET":
-            await (await self._metrics(request))(scope, receive, send)
+            # Who asks decides what the page holds, so that only equal requests share one.
+            key = (request.query, tuple(request.headers))
+            page = await self._merges.shared(key, lambda: self._metrics(request))
+            await page(scope, receive, send)
             return
         content_type = request.header(b"content-type")
         names = named_models(request.path, request.query, content_type, request.body, self._served_names)
         for again in (True, False):
             try:
-                begun = False
+                begun = streamed = False
                 async with aclosing(self._replicas.answer(request, names)) as parts:  # type: ignore[type-var]
                     async for part in parts:
                         begun = True
+                        streamed = streamed or (isinstance(part, AnswerStart) and part.more)
                         await self._pass_on(part, send)
+                if streamed:
+                    # No part tells that it is the last one.
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
             except ReplicaLost as error:
                 log = structlog.get_logger()
@@ -166,7 +194,7 @@ class ClusterIngress:
             return _lost(ReplicaLost("no replica gave its metrics; try again"))
         first = next(iter(pages.values()))
         media = next((value for name, value in first.headers if name == b"content-type"), b"text/plain")
-        text = merged_metrics({replica: answer.body.decode() for replica, answer in pages.items()})
+        text = await self._merges.merged({replica: answer.body.decode() for replica, answer in pages.items()})
         return PlainTextResponse(text, media_type=None, headers={"content-type": media.decode("latin-1")})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
@@ -10,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 _LABEL = "replica"
+T = TypeVar("T")
 
 
 class MergedFamilies(Collector):
@@ -35,3 +38,31 @@ def merged_metrics(pages: Mapping[str, str]) -> str:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MergedFamilies(pages))
     return generate_latest(registry).decode()
+
+
+class MetricsMerges(Generic[T]):
+    """The merges of one ingress: each runs in a thread, one at a time, and equal requests share one."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._under_way: dict[Hashable, asyncio.Task[T]] = {}
+
+    async def shared(self, key: Hashable, page: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return a page. A caller with the key of a page that is under way gets that one."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(page())
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # A caller that leaves ends the page of no other.
+        return await asyncio.shield(task)
+
+    async def merged(self, pages: Mapping[str, str]) -> str:
+        """Return pages as one, once the merges that were asked for before are done."""
+        async with self._turn:
+            return await asyncio.to_thread(merged_metrics, pages)
+
+    def _forget(self, key: Hashable, done: asyncio.Task[T]) -> None:
+        del self._under_way[key]
+        if not done.cancelled():
+            # If every caller has left, nobody else reads an error.
+            done.exception()

@@ -8,14 +8,21 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from jiter import from_json
+from python_multipart.multipart import parse_options_header
 
 from rootstock.adapters.reference import FOUNDATION, is_auto, is_name
 
 # The bytes of a body that are looked at. A name that comes later is not seen, and the request may go anywhere.
 MOST_BYTES = 2**18
 _MOST_QUERY = 2**12
-# A field of a form, up to the longest reference.
-_FORM_FIELD = re.compile(rb'name="models?"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,300})\r\n')
+# The parts of a form that are looked at, the bytes of a part's headers, and those of the longest reference.
+_MOST_PARTS = 128
+_MOST_HEAD = 2**10
+_MOST_REFERENCE = 300
+# RFC 2046 allows no longer boundary.
+_MOST_BOUNDARY = 70
+_MOST_CONTENT_TYPE = 2**10
+_FIELDS = (b'name="model"', b'name="models"')
 _OPEN_INFERENCE = re.compile(r"/v2/models/([^/]+)")
 _KSERVE = re.compile(r"/v1/models/(.+):predict")
 _OF_MODEL = re.compile(r"/models/(.+)")
@@ -67,7 +74,7 @@ def _in_query(query: bytes) -> list[str]:
 def _in_body(content_type: str, body: bytes) -> list[str]:
     start = body[:MOST_BYTES]
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        return [field.decode("utf-8", "replace") for field in _FORM_FIELD.findall(start)]
+        return list(_in_form(content_type, start)) if len(content_type) <= _MOST_CONTENT_TYPE else []
     if not start.lstrip(b" \t\r\n").startswith(b"{"):
         return []
     try:
@@ -76,6 +83,20 @@ def _in_body(content_type: str, body: bytes) -> list[str]:
     except ValueError:
         return []
     return list(_in_object(value))
+
+
+def _in_form(content_type: str, start: bytes) -> Iterator[str]:
+    """Yield the values of the fields `model` and `models`. The time is linear in the length of the form."""
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 0 < len(boundary) <= _MOST_BOUNDARY:
+        return
+    # The last piece has no end yet, or is what follows the form.
+    for part in start.split(b"--" + boundary, _MOST_PARTS)[:-1]:
+        head, _, value = part[: _MOST_HEAD + _MOST_REFERENCE].partition(b"\r\n\r\n")
+        reference = value.removesuffix(b"\r\n")
+        whole = len(part) <= _MOST_HEAD + _MOST_REFERENCE and len(reference) <= _MOST_REFERENCE
+        if whole and any(field in head for field in _FIELDS):
+            yield reference.decode("utf-8", "replace")
 
 
 def _in_object(value: Any) -> Iterator[str]:

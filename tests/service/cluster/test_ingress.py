@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from rootstock.service.cluster import merged_metrics as module
 from rootstock.service.cluster.errors import ReplicaLost
 from rootstock.service.cluster.exchange import AnswerPart, AnswerStart, Exchange, ForwardedRequest
 from rootstock.service.cluster.ingress import ClusterIngress
@@ -220,3 +225,76 @@ def test_merged_metrics_keep_every_kind_of_series() -> None:
     for name in names:
         short = name.removeprefix("rootstock_")
         assert merged.sum(short) == pytest.approx(2 * one.sum(short)), name
+
+
+async def test_a_stream_ends_for_a_client_of_a_real_server() -> None:
+    async def pieces(request: Request) -> Response:
+        return StreamingResponse(iter(["one", "two", "three"]))
+
+    app = Starlette(routes=[Route("/{path:path}", pieces, methods=["POST"])])
+    config = uvicorn.Config(ClusterIngress(Replicas(app), MIB, MIB, {}), log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=HANG) as client:
+            answer = await client.post(PREDICT)
+        assert (answer.headers["transfer-encoding"], answer.text) == ("chunked", "onetwothree")
+        server.should_exit = True
+        await asyncio.wait_for(serving, HANG)
+
+
+async def test_a_body_that_waits_for_its_answer_is_held_once() -> None:
+    size, held = 16, []
+
+    class Waiting(Replicas):
+        async def answer(self, request: ForwardedRequest, names: list[str]) -> AsyncIterator[AnswerPart]:
+            held.append(tracemalloc.get_traced_memory()[0] - before)
+            yield AnswerStart(200, [], b"", False)
+
+    left = size
+
+    async def receive() -> dict[str, Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": bytes(MIB), "more_body": left > 0}
+
+    async def send(message: Any) -> None:
+        pass
+
+    request = ForwardedRequest("POST", "http", PREDICT, PREDICT.encode(), b"", "1.1", [], None, b"")
+    ingress = ClusterIngress(Waiting(APP), size * MIB, MIB, {})
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        await ingress(request.scope, receive, send)
+    finally:
+        tracemalloc.stop()
+    assert size * MIB <= held[0] < 1.5 * size * MIB
+
+
+async def test_askers_of_the_metrics_share_a_merge_and_those_with_another_key_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merging, merged, threads = threading.Event(), threading.Event(), []
+
+    def slow(pages: dict[str, str]) -> str:
+        threads.append(threading.current_thread())
+        merging.set()
+        assert merged.wait(HANG)
+        return merged_metrics(pages)
+
+    monkeypatch.setattr(module, "merged_metrics", slow)
+    async with client_of(Replicas(APP)) as client:
+        asked = [asyncio.create_task(client.get("/metrics")) for _ in range(5)]
+        asked.append(asyncio.create_task(client.get("/metrics", headers={"Authorization": "Bearer k"})))
+        await asyncio.to_thread(merging.wait, HANG)
+        # The event loop is free: it answers another request meanwhile.
+        assert (await client.post(PREDICT, headers={"Key": "k"})).status_code == 207
+        assert len(threads) == 1
+        merged.set()
+        assert {(await one).status_code for one in asked} == {200}
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootstock.service.cluster import named_models as module
 from rootstock.service.cluster.named_models import MOST_BYTES, named_models
 
 JSON = "application/json"
@@ -51,6 +53,28 @@ def test_of_a_long_body_the_beginning_counts() -> None:
     long = "x" * (2 * MOST_BYTES)
     assert named_models("/v1/predict", b"", JSON, json.dumps({"model": "m", "inputs": long}).encode()) == ["m"]
     assert named_models("/v1/predict", b"", JSON, json.dumps({"inputs": long, "model": "m"}).encode()) == []
+
+
+@pytest.mark.parametrize(
+    "line", [b'name="model"\r\n', b'--x\r\nname="model"\r\n', b'--x\r\nname="model"\r\n\r\nm\r\n', b"--x"]
+)
+def test_a_form_takes_few_steps_however_it_is_made(line: bytes) -> None:
+    steps = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal steps
+        steps += event in ("call", "c_call")
+
+    hostile = (line * MOST_BYTES)[:MOST_BYTES]
+    sys.setprofile(count)
+    try:
+        names = named_models("/v1/predict", b"", "multipart/form-data; boundary=x", hostile)
+    finally:
+        sys.setprofile(None)
+    assert len(names) <= 1
+    assert steps < 5000
+    # One call of an expression over a body may take quadratic time.
+    assert not [one for one in vars(module).values() if isinstance(getattr(one, "pattern", ""), bytes)]
 
 
 @given(st.text(), st.binary(), st.text(), st.binary())
