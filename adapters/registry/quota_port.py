@@ -19,6 +19,7 @@ class QuotaUses(Protocol):
     def add(self, spent: Mapping[Use, int], minute: int) -> dict[tuple[Use, int], int]:
         """Add to the use in a minute, and return the use of all in this minute and the one before.
 
-        Raise RegistryUnavailable, and add nothing, if the registry cannot be reached.
+        Raise RegistryUnavailable if the registry cannot be reached, and StoreFull if its disk has no room. Either
+        way, add nothing.
         """
         ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull
 
 if TYPE_CHECKING:
     from rootstock.adapters.registry.quota_port import QuotaUses
@@ -49,8 +49,8 @@ async def _exchange(ring: KeyRing, quotas: Quotas, shared: SharedUse) -> None:
             continue
         try:
             others = await asyncio.to_thread(shared.exchange)
-        except RegistryUnavailable:
-            continue  # /readyz says so. Each server counts its own use meanwhile.
+        except (RegistryUnavailable, StoreFull):
+            continue  # /readyz or the next change says so. Each server counts its own use meanwhile.
         except Exception:
             structlog.get_logger().exception("the use of quotas cannot be exchanged; it is tried again")
             continue

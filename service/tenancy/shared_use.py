@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from rootstock.adapters.errors import RegistryUnavailable
 from rootstock.adapters.registry.quota_port import QuotaUses, Use
 
 _MINUTE = 60
@@ -26,6 +25,8 @@ class SharedUse:
         self._untold: Counter[Use] = Counter()
         self._told: Counter[tuple[Use, int]] = Counter()
         self._heard: Counter[tuple[Use, int]] = Counter()
+        # The minute of the last exchange.
+        self._exchanged_in: int | None = None
 
     def note(self, use: Use, amount: int) -> None:
         """Note what this server let someone spend."""
@@ -35,18 +36,24 @@ class SharedUse:
     def exchange(self) -> dict[Use, int]:
         """Tell the others what was noted, and return what they spent since the last exchange.
 
-        A server that starts counts what others spent in this minute and the one before. Raise RegistryUnavailable
-        if the registry is away; what was noted is told the next time.
+        A server that starts, or that has told nothing for a minute, counts what others spent in this minute. Of
+        the minute before it counts the share that lies within the last 60 s, as if the use had been even. Raise
+        RegistryUnavailable if the registry is away, or StoreFull if it has no room. After any error, what was
+        noted is told the next time.
         """
         with self._lock:
             untold, self._untold = self._untold, Counter()
-        minute = int(self._clock() // _MINUTE)
+        now = self._clock()
+        minute = int(now // _MINUTE)
         try:
             totals = self._uses.add(untold, minute)
-        except RegistryUnavailable:
+        except BaseException:
             with self._lock:
                 self._untold.update(untold)
             raise
+        late = self._exchanged_in is None or self._exchanged_in < minute - 1
+        self._exchanged_in = minute
+        remaining = 1 - (now % _MINUTE) / _MINUTE
         for use, amount in untold.items():
             self._told[use, minute] += amount
         others: Counter[Use] = Counter()
@@ -54,8 +61,8 @@ class SharedUse:
             new = total - self._told[place] - self._heard[place]
             if new > 0:
                 self._heard[place] += new
-                others[place[0]] += new
+                others[place[0]] += round(new * remaining) if late and place[1] < minute else new
         for counts in (self._told, self._heard):
             for place in [place for place in counts if place not in totals]:
                 del counts[place]
-        return dict(others)
+        return {use: amount for use, amount in others.items() if amount}

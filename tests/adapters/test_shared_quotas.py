@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rootstock.adapters.errors import RegistryUnavailable
+from rootstock.adapters.errors import RegistryUnavailable, StoreFull
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.registry.key_issue import issue_key
 from rootstock.adapters.registry.key_records import Quota
@@ -124,3 +124,35 @@ def test_use_that_could_not_be_told_is_told_the_next_time(
     first.exchange()
     second.exchange()
     assert not second.admitted(principal)
+
+
+def test_a_server_that_starts_counts_of_the_minute_before_what_the_last_60_s_hold(
+    start: Callable[[], OneServer],
+) -> None:
+    first = start()
+    principal = holder([first], requests_per_minute=60)
+    assert all(first.admitted(principal) for _ in range(40))
+    first.exchange()
+    for seconds, counted in ((60, 40), (75, 30), (105, 10), (119.9, 0)):
+        late = start()
+        late.now += seconds
+        assert sum(late.shared.exchange().values()) == counted
+        # What others tell later is new.
+        assert late.shared.exchange() == {}
+
+
+@pytest.mark.parametrize("error", [StoreFull("the disk is full"), RuntimeError("anything")])
+def test_no_error_loses_use(start: Callable[[], OneServer], error: Exception) -> None:
+    first, second = start(), start()
+
+    def refuse(spent: object, minute: int) -> dict[tuple[Use, int], int]:
+        raise error
+
+    use = Use("tenant/acme", "requests")
+    first.shared.note(use, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first.registry.quota_uses, "add", refuse)
+        with pytest.raises(type(error)):
+            first.shared.exchange()
+    first.shared.exchange()
+    assert second.shared.exchange() == {use: 3}
