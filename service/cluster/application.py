@@ -53,6 +53,26 @@ class ClusterPlan:
     settings: Mapping[str, str] = field(default_factory=dict)
     served_names: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def ingress_cpus(self) -> float:
+        """Return the cores of an ingress."""
+        return min(1.0, self.cpus)
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """Return what the fewest replicas and the ingresses take of a cluster, by Ray's names."""
+        cores = self.replicas * self.cpus + self.ingresses * self.ingress_cpus
+        return {"CPU": cores, "GPU": self.replicas * self.gpus}
+
+    @property
+    def update_needs(self) -> dict[str, float]:
+        """Return the same for an update, in which a new replica starts before an old one ends.
+
+        Without a shared registry, only a new ingress does.
+        """
+        spare = (self.cpus, self.gpus) if self.shared else (self.ingress_cpus, 0.0)
+        return {name: need + more for (name, need), more in zip(self.needs.items(), spare, strict=True)}
+
 
 class Ingress:
     """The deployment that clients reach: the ASGI app in front of the replicas."""
@@ -107,7 +127,7 @@ def application(plan: ClusterPlan) -> Application:
         name="ingress",
         num_replicas=plan.ingresses,
         max_ongoing_requests=_MOST_ONGOING,
-        ray_actor_options={"num_cpus": min(1.0, plan.cpus)},
+        ray_actor_options={"num_cpus": plan.ingress_cpus},
         graceful_shutdown_timeout_s=math.ceil(plan.grace_seconds + _CLOSING_SECONDS),
         max_surge_percent=100,
         logging_config=_LOGS,

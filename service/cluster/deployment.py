@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -20,12 +21,14 @@ class DeploymentFailed(Exception):
 def deploy(plan: ClusterPlan, address: str, name: str, prefix: str, host: str, port: int) -> None:
     """Deploy an application, or change one of this name. Return once its replicas are ready.
 
-    Raise DeploymentFailed with the reason if the cluster cannot be reached or the application does not start.
+    Raise DeploymentFailed with the reason if the cluster cannot be reached, is too small or listens elsewhere, or
+    if the application does not start.
     """
     # Ray sends reports of use to its makers unless this is set.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     _connect(ray, address)
     try:
@@ -36,6 +39,10 @@ def deploy(plan: ClusterPlan, address: str, name: str, prefix: str, host: str, p
                 f"Serve does not start to listen on {host}:{port} ({_last_line(error)}); look whether another "
                 "program has the port, and give the command again"
             ) from error
+        # Serve that runs already keeps its address, and only warns. It has no public name for that address.
+        _check_address(_get_global_client().http_config, host, port)
+        needs = plan.update_needs if _runs(serve, name) else plan.needs
+        _check_room(needs, ray.cluster_resources())
         try:
             serve.run(application(plan), name=name, route_prefix=prefix)
         except RuntimeError as error:
@@ -57,6 +64,34 @@ def _connect(ray: Any, address: str) -> None:
         ) from error
 
 
+def _check_address(listening: Any, host: str, port: int) -> None:
+    """Raise DeploymentFailed if Serve listens elsewhere: only the address that was asked for is checked."""
+    if (listening.host, listening.port) != (host, port):
+        raise DeploymentFailed(
+            f"Serve on this cluster listens on {listening.host}:{listening.port}, and not on {host}:{port}; give "
+            "--host and --port of that address, or end Serve with `serve shutdown` first"
+        )
+
+
+def _check_room(needs: Mapping[str, float], held: Mapping[str, float]) -> None:
+    """Raise DeploymentFailed if a cluster has less than the application needs: Serve would wait for ever."""
+    for resource, unit in (("CPU", "cores"), ("GPU", "GPUs")):
+        need, has = needs[resource], held.get(resource, 0.0)
+        # The resources are sums of floats.
+        if need > has + 1e-6:
+            raise DeploymentFailed(
+                f"the replicas and the ingresses need {need:g} {unit}, with room for an update if they run, and "
+                f"the cluster has {has:g}; start Ray on more machines (`ray start --address`), or give a lower "
+                "--replicas, --cpus, --gpus or --ingresses"
+            )
+
+
+def _runs(serve: Any, name: str) -> bool:
+    """Tell whether a deployment of an application has a replica that runs."""
+    found = serve.status().applications.get(name)
+    return found is not None and any(part.replica_states.get("RUNNING") for part in found.deployments.values())
+
+
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
@@ -74,7 +109,7 @@ def _reason(serve: Any, name: str) -> str:
 
 
 def _check_listener(url: str) -> None:
-    """Raise DeploymentFailed unless the server answers at a URL: the cluster's Serve may listen elsewhere."""
+    """Raise DeploymentFailed unless the server answers at a URL."""
     deadline = time.monotonic() + _HTTP_SECONDS
     while True:
         try:
@@ -84,7 +119,7 @@ def _check_listener(url: str) -> None:
             pass
         if time.monotonic() > deadline:
             raise DeploymentFailed(
-                f"the replicas run, and nothing answers at {url}: Serve on this cluster was started with another "
-                "address; give that one, or end it with `serve shutdown` first"
+                f"the replicas run, and nothing answers at {url}; look at `serve status`, and whether this "
+                "machine reaches that address"
             )
         time.sleep(0.2)

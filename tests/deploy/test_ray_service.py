@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import pytest
@@ -121,11 +122,13 @@ def test_the_application_is_built_of_its_arguments_and_the_pod_s_settings_and_ho
     held = repr((plan, replicas._bound_deployment.init_args))
     assert "secret" not in held
     assert plan.settings == {"ROOTSTOCK_THREADS": "2"}
-    # A pod has room for a replica and an ingress, and there are pods for all replicas.
+    # A pod has room for a replica and an ingress, and there are pods for all replicas, also during an update.
     (worker,) = groups()[1:]
     needed = sum(one.ray_actor_options["num_cpus"] for one in (ingress, replicas._bound_deployment))
     assert float(container(worker["template"])["resources"]["limits"]["cpu"]) >= needed
-    assert (worker["minReplicas"], worker["maxReplicas"]) == (plan.replicas, plan.most_replicas)
+    surge = math.ceil(plan.most_replicas * replicas._bound_deployment._deployment_config.max_surge_percent / 100)
+    assert surge > 0
+    assert (worker["minReplicas"], worker["maxReplicas"]) == (plan.replicas, plan.most_replicas + surge)
     with pytest.raises(ValueError, match="replica is no argument of the application; known: by_adapter, cpus"):
         build({"replica": 3})
 

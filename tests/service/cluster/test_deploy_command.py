@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -59,3 +60,48 @@ def test_without_ray_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "ray" else found(name))
     said = installation.lack("ray", "`rootstock deploy`")
     assert said == "`rootstock deploy` needs ray, which is not installed; run: pip install 'rootstock[ray]'"
+
+
+# Ray's own code, as it is imported.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("cores", "listens", "runs", "said"),
+    [
+        (4.9, ("127.0.0.1", 3000), False, "need 5 cores.*has 4.9.*ray start"),
+        (5, ("127.0.0.1", 3000), False, None),
+        (6, ("127.0.0.1", 3000), True, "need 7 cores.*has 6"),
+        (7, ("127.0.0.1", 3000), True, None),
+        (9, ("0.0.0.0", 3000), False, r"listens on 0.0.0.0:3000, and not on 127.0.0.1:3000; give --host"),
+        (9, ("127.0.0.1", 8000), False, "listens on 127.0.0.1:8000"),
+    ],
+)
+def test_a_cluster_that_is_too_small_or_listens_elsewhere_is_refused(
+    cores: float, listens: tuple[str, int], runs: bool, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray import serve
+    from ray.serve import context
+
+    from rootstock.service.cluster.application import ClusterPlan
+    from rootstock.service.cluster.deployment import DeploymentFailed, deploy
+
+    part = SimpleNamespace(replica_states={"RUNNING": 2})
+    applications = {"rootstock": SimpleNamespace(deployments={"replica": part})} if runs else {}
+    listener = SimpleNamespace(http_config=SimpleNamespace(host=listens[0], port=listens[1]))
+    for place, name, value in (
+        (ray, "init", None),
+        (ray, "shutdown", None),
+        (ray, "cluster_resources", {"CPU": cores}),
+        (serve, "start", None),
+        (serve, "status", SimpleNamespace(applications=applications)),
+        (context, "_get_global_client", listener),
+    ):
+        monkeypatch.setattr(place, name, lambda *_, value=value, **__: value)
+
+    def run(*_: object, **__: object) -> None:
+        raise ValueError("the application is run")
+
+    monkeypatch.setattr(serve, "run", run)
+    plan = ClusterPlan(replicas=2, cpus=2, ingresses=1)
+    with pytest.raises(DeploymentFailed, match=said or "the application is run"):
+        deploy(plan, "auto", "rootstock", "/", "127.0.0.1", 3000)
