@@ -194,3 +194,20 @@ def test_rows_need_no_recipe_if_their_answers_are_lists_or_numbers_that_hardly_r
     found = propose(tmp_path / "rows.csv", asked).source.recipe
     assert (found.problem_type, found.data.label_columns) == (MULTI, ["flag", "other"])
     assert found.description == "Gives a text any of the labels: flag, other."
+
+
+def test_whole_numbers_in_a_column_of_labels_are_labels(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+
+    def write(name: str, suffix: str) -> None:
+        lines = [f"text,{name}", *(f"row {i},{i % 20}{suffix}" for i in range(30))]
+        path.write_text("\n".join(lines), encoding="utf-8")
+
+    for suffix in ("", ".0"):
+        write("Intent", suffix)
+        with pytest.raises(DataError, match=r"label '0(\.0)?' has 2 rows"):
+            propose(path)
+        assert propose(path, ["problem_type=regression"]).source.recipe.data.label_column == "Intent"
+    for name, suffix in (("label", ".5"), ("score", "")):
+        write(name, suffix)
+        assert propose(path).source.recipe.problem_type == REGRESSION

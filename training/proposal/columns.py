@@ -80,8 +80,15 @@ class _Column:
 
     @property
     def is_number(self) -> bool:
-        """True if all values are numbers that hardly repeat, as those of a scale do and labels do not."""
-        return self._holds_mostly(self.filled) and not self.repeats and all(map(_is_number, self.filled))
+        """True if all values are numbers that hardly repeat, as those of a scale do and labels do not.
+
+        Whole numbers in a column with the name of labels are labels too, such as the ids of many intents.
+        """
+        if self.repeats or not self._holds_mostly(self.filled) or not all(map(_is_number, self.filled)):
+            return False
+        if self.name.strip().lower() not in _LABELS:
+            return True
+        return any(not float(value).is_integer() for value in self.filled)
 
     @property
     def is_label_list(self) -> bool:
