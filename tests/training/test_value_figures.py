@@ -13,6 +13,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from rootstock.training.cli.model_commands import _figures_line
 from rootstock.training.data.encoding import TokenRow
 from rootstock.training.metrics.expected_gain import expected_gains
+from rootstock.training.metrics.gain_priors import GAIN_PRIORS
 from rootstock.training.metrics.values.number_figures import figure_text
 from rootstock.training.network.strength import STRENGTHS
 from rootstock.training.problems.problem import Problem
@@ -124,7 +125,7 @@ def test_the_gate_expects_a_gain_of_better_answers_and_none_of_worse_ones(proble
         gained = problem.score(after[0], rows) - problem.score(head, rows)
         assert observed.gains[0] == pytest.approx(gained)
         assert observed.error == pytest.approx(1 - problem.score(head, rows))
-        gains = expected_gains(problem.prior(rows, False, False), observed, STRENGTHS)
+        gains = expected_gains(GAIN_PRIORS[problem.gain_kind(rows, False, False)], observed, STRENGTHS)
         assert all(gain.chance_of_loss < 0.05 for gain in gains) == better
         assert all(gain.chance_of_loss > 0.9 for gain in gains) != better
         paired = problem.compare(head, after[0], rows)
