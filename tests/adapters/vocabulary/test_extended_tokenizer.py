@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken as HfToken
@@ -36,6 +37,49 @@ def test_tokens_added_beside_the_foundation_s_give_the_tokenizer_that_the_librar
     extended = extended_tokenizer(own, tokens)
     assert extended.to_str() == expected.to_str()
     assert own.to_str() == before
+
+
+def test_tokens_whose_flag_alternates_are_added_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call makes the index of all texts anew, so that a call for each token takes minutes."""
+    own = Tokenizer.from_str(tokenizer_json(next(iter(FAMILIES))))
+    first = own.get_vocab_size()
+    tokens = [AddedToken(first + i, f"<{63 - i}>", special=bool(i % 2)) for i in range(64)]
+    calls: list[str] = []
+
+    class Counted:
+        """A tokenizer whose calls that make the index are counted; the library's type has no subclasses."""
+
+        def __init__(self, model: Any) -> None:
+            self.__dict__["inner"] = Tokenizer(model)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("add_"):
+                calls.append(name)
+            return getattr(self.inner, name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            setattr(self.inner, name, value)
+
+    monkeypatch.setattr("tokenizers.Tokenizer", Counted)
+    extended = extended_tokenizer(own, tokens)
+    assert len(calls) == 1
+    known = extended.get_added_tokens_decoder()
+    assert all((known[t.id].content, known[t.id].special) == (t.content, t.special) for t in tokens)
+    ids = [token.id for token in tokens]
+    assert extended.encode("".join(t.content for t in tokens), add_special_tokens=False).ids == ids
+    assert extended.decode(ids[1::2], skip_special_tokens=True).strip() == ""
+
+
+def test_a_text_counts_with_the_bytes_of_its_utf_8() -> None:
+    own = Tokenizer.from_str(tokenizer_json(next(iter(FAMILIES))))
+
+    def counted(text: str) -> int:
+        return memory_of_tokens(own, [AddedToken(i, text * 255) for i in range(256)])
+
+    none, plain, wide = counted(""), counted("x"), counted("😀")
+    # 256 such tokens of emoji were measured to take 8.8 MiB.
+    assert wide - none > 8.8 * 2**20
+    assert wide - none == 4 * (plain - none)
 
 
 def test_a_token_that_gets_another_id_than_it_states_is_refused() -> None:
