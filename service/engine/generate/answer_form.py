@@ -8,6 +8,7 @@ from dataclasses import replace
 from rootstock.adapters.language_model import LanguageModel
 from rootstock.adapters.spec import Adapter, FoundationSpec
 from rootstock.service.engine.core.errors import InvalidInput, InvalidParameter, TooLarge, TooLong
+from rootstock.service.engine.generate.constraint.forced_tokens import ForcedTokens
 from rootstock.service.engine.generate.constraint.grammar import Grammar
 from rootstock.service.engine.generate.constraint.rule_constraint import RuleConstraint
 from rootstock.service.engine.generate.constraint.token_constraint import TokenConstraint
@@ -42,9 +43,12 @@ class AnswerForm:
 
     def stop_ids_of(self, adapter: Adapter) -> tuple[int, ...]:
         """Return the tokens that end an adapter's answers: the foundation's, and the one that it brings."""
+        return (*self.stop_ids, *self._own_ends(adapter))
+
+    def _own_ends(self, adapter: Adapter) -> list[int]:
         end = adapter.prompting.end_token
         added = [token.id for token in adapter.preprocessing.tokens or () if token.content == end]
-        return (*self.stop_ids, *added)
+        return [token for token in added if token not in self.stop_ids]
 
     def split(self, ids: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Return the tokens of a prompt that an encoder reads, and those that the decoder continues."""
@@ -69,9 +73,12 @@ class AnswerForm:
         if self._seq2seq is not None:
             rules, ends = self._seq2seq.rules, self._seq2seq.stop_ids
             constraint = RuleConstraint(rules, ends, self.vocabulary, start, sampling.max_tokens)
-        vocabulary = self.vocabulary_of(adapter)
-        if constraint is not None and vocabulary > self.vocabulary:
-            constraint = WiderMask(constraint, vocabulary)
+        vocabulary, own = self.vocabulary_of(adapter), self._own_ends(adapter)
+        # Forced tokens are of the adapter's whole vocabulary already.
+        if not (constraint is None or isinstance(constraint, ForcedTokens)) and (
+            own or vocabulary > self.vocabulary
+        ):
+            constraint = WiderMask(constraint, self.stop_ids, own, vocabulary)
         return TokenSampler(sampling, start, self.stop_ids_of(adapter), vocabulary, constraint)
 
     def fit(

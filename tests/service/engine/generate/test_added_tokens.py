@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from rootstock.adapters.spec import Rejected
+from rootstock.adapters.spec import AdapterWeights, Preprocessing, Prompting, Rejected
+from rootstock.adapters.vocabulary.added_token import AddedToken
+from rootstock.service.engine.generate.answer_form import AnswerForm
+from rootstock.service.engine.generate.constraint.forced_tokens import ForcedTokens
+from rootstock.service.engine.generate.constraint.grammar import regex_grammar, tool_grammar
+from rootstock.service.engine.generate.constraint.grammar_compiler import GrammarCompiler
+from rootstock.service.engine.generate.constraint.tool_format import Tool
 from rootstock.service.engine.generate.decoder import Segment
 from rootstock.service.engine.generate.prompt import PromptTokenizer
 from rootstock.service.engine.generate.sampling_options import SamplingOptions
@@ -17,6 +27,7 @@ from rootstock.service.engine.generate.scheduler import StepLimits
 from rootstock.service.engine.runners.decoder.decoder import TorchDecoder
 from tests.marks import slow_except
 from tests.peft_adapters import save_adapter
+from tests.service.engine.fakes import make_adapter
 from tests.service.engine.generate.engines import answers_to, run_engine
 from tests.service.engine.generate.families import FAMILIES, TARGETS, USUAL_TARGETS, TinyDecoder, make_decoder
 from tests.service.engine.generate.token_adapters import ADDED, KNOWN, BroughtTokens, bring_tokens
@@ -167,3 +178,45 @@ def test_an_answer_ends_at_the_end_that_an_adapter_adds_and_its_text_is_read_wit
         assert tokens == one.greedy(ids, 12, end)
         assert answer == one.theirs.decode(tokens, skip_special_tokens=True)
     assert any(tokens[-1] == end for tokens, _ in answers)
+
+
+@pytest.mark.parametrize("beyond", [0, 2], ids=["in the padded vocabulary", "beyond the vocabulary"])
+def test_under_a_grammar_an_answer_ends_at_the_adapter_s_end_where_the_foundation_s_may_stand(
+    tmp_path: Path, beyond: int
+) -> None:
+    tiny = make_decoder("llama", tmp_path / "model")
+    language = tiny.spec.causal_lm
+    assert language is not None
+    tokenizer = PromptTokenizer(tiny.folder)
+    end = language.vocabulary - 1 + beyond
+    weights = AdapterWeights({}, {}, outputs=cast(Any, SimpleNamespace(vocabulary=end + 1)))
+    adapter = replace(
+        make_adapter("sha256:0", "text-generation"),
+        preprocessing=Preprocessing(64, tokens=(AddedToken(end, "<end>"),)),
+        prompting=Prompting(end_token="<end>"),
+        weights=weights,
+    )
+    form = AnswerForm(tiny.spec, language, 64)
+    compiler = GrammarCompiler(tokenizer.to_json, language.vocabulary, language.stop_ids)
+    logits = np.zeros(end + 1, np.float32)
+    logits[end] = 9
+    ((free,), (bound,)) = (
+        asyncio.run(compiler.compile(grammar, 1))
+        for grammar in (tool_grammar([Tool("f", "", {}, "p")], "p", False, True), regex_grammar("[ab]{3}", "p"))
+    )
+    for constraint, length in ((free, 0), (bound, 3)):
+        sampler, said = form.sampler(GREEDY, [1], adapter, constraint), ""
+        for _ in range(length):
+            token = sampler.choose(logits).token
+            sampler.accept(token)
+            said += tokenizer.decode([token])
+            if sampler.finish_reason(token):
+                break
+        assert re.fullmatch(f"[ab]{{{length}}}", said)
+        if constraint is free:
+            assert sampler.choose(logits).token == end
+            sampler.accept(end)
+        assert sampler.finish_reason(end) == "stop"
+        assert constraint.ended
+    sampler = form.sampler(GREEDY, [1], adapter, ForcedTokens([end], end + 1))
+    assert sampler.choose(logits).token == end
