@@ -85,7 +85,8 @@ class SimulatedReplica:
     """One server process, from its start to its end. It calls `answer(request, fate)` once for each request.
 
     A thread does the HTTP work, another runs batches, and some load adapters, all on `cores`. `loaded` is called
-    at each load from the store. A process that `kill` ends answers nothing any more.
+    at each load from the store, and `placed` with the loads into slots for each batch. A process that `kill` ends
+    answers nothing any more.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class SimulatedReplica:
         limits: ReplicaLimits,
         answer: Callable[[SimulatedRequest, Fate], None],
         loaded: Callable[[], None],
+        placed: Callable[[int], None],
     ) -> None:
         self._environment = environment
         self._cores = cores
@@ -103,6 +105,7 @@ class SimulatedReplica:
         self._limits = limits
         self._answer_to = answer
         self._count_load = loaded
+        self._count_slot_loads = placed
         self._front = SerialThread(cores)
         self._admission = Admission(limits.capacity)
         self._queue = Queue(limits.batches)
@@ -199,7 +202,9 @@ class SimulatedReplica:
         for row in rows:
             self._admission.take(row.ticket, row.cost)
         seconds = self._costs.batch_of(len(rows), max(row.cost for row in rows))
-        seconds += self._costs.slot * (self.places.slot_loads - loads)
+        placed = self.places.slot_loads - loads
+        self._count_slot_loads(placed)
+        seconds += self._costs.slot * placed
         self._cores.work(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:

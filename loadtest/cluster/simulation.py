@@ -137,8 +137,7 @@ class ClusterSimulation:
         return sum(self._waiting)
 
     def _counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        slots = self._slot_loads + sum(replica.places.slot_loads for replica in self._replicas)
-        return np.array([self._cold, slots, self._refused, self._retried, self._failed])
+        return np.array([self._cold, self._slot_loads, self._refused, self._retried, self._failed])
 
     def _used(self) -> float:
         return 0.0 if self._common is None else self._common.used
@@ -166,11 +165,21 @@ class ClusterSimulation:
     def _start(self) -> SimulatedReplica:
         cores = self._common or SharedCores(self._environment, self._plan.cores, self._costs.slowdown)
         return SimulatedReplica(
-            self._environment, cores, self._costs, self._plan.limits, self._answer, self._count_load
+            self._environment,
+            cores,
+            self._costs,
+            self._plan.limits,
+            self._answer,
+            self._count_load,
+            self._count_slot_loads,
         )
 
     def _count_load(self) -> None:
         self._cold += 1
+
+    def _count_slot_loads(self, loads: int) -> None:
+        # A replica that is replaced or killed has its part in the count, and goes on to the end of its work.
+        self._slot_loads += loads
 
     def _arrive(self, event: Event) -> None:
         self._environment.timeout(next(self._gaps)).callbacks.append(self._arrive)
@@ -220,7 +229,6 @@ class ClusterSimulation:
 
     def _restart(self, place: int) -> Generator[Event, Any, None]:
         self._up.remove(place)
-        self._slot_loads += self._replicas[place].places.slot_loads
         for request in sorted(self._replicas[place].kill(), key=lambda lost: lost.key):
             self._waiting[place] -= 1
             self._retry(request)
@@ -245,5 +253,4 @@ class ClusterSimulation:
         for begin in range(0, self._plan.replicas, step):
             yield self._environment.timeout(self._plan.restart_s)
             for place in range(begin, min(begin + step, self._plan.replicas)):
-                self._slot_loads += self._replicas[place].places.slot_loads
                 self._replicas[place] = self._start()
