@@ -84,10 +84,12 @@ def _applied(client: Client, adapter: DeclaredAdapter) -> dict[str, Any]:
 
 
 def _aliases(client: Client, name: str) -> dict[str, int]:
+    """Return the aliases of the caller's adapter. One that another tenant shares is named `tenant/name`."""
     try:
-        return dict(client.show(name).aliases)
+        shown = client.show(name)
     except NotFound:
         return {}
+    return {} if "/" in shown.name else dict(shown.aliases)
 
 
 def _line(done: dict[str, Any]) -> str:
