@@ -192,15 +192,18 @@ class RolloutRegistry(Protocol):
 
 
 class ReferenceIndex(Protocol):
-    """The part of a registry that tells which references mean an adapter in memory, for all tenants."""
+    """The part of a registry that tells which references mean an adapter in memory, for one or all tenants."""
 
     @property
     def revision(self) -> int:
         """Return a number that changes with the registry, as far as this program knows; it reads it seldom."""
 
-    def references_of(self, digests: Collection[str], most: int) -> builtins.list[tuple[str, str]]:
+    def references_of(
+        self, digests: Collection[str], most: int, tenant: str | None = None
+    ) -> builtins.list[tuple[str, str]]:
         """Return digests with references that mean them, at most `most`, by stored name.
 
+        With `tenant`, only that tenant's references are returned and count.
         A version has its adapter's name if it is live, `name@alias` for each other alias, and `name@version` if
         it has no alias.
         """

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rootstock.adapters.errors import RegistryUnavailable, StoreFull
-from rootstock.adapters.reference import DEFAULT_TENANT, split_stored
+from rootstock.adapters.reference import DEFAULT_TENANT
 from rootstock.adapters.registry.port import ReferenceIndex
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.generate.engine import GenerationEngine
@@ -101,7 +101,7 @@ class _KnownReferences:
         if read == wanted:
             return known
         try:
-            found = self._index.references_of(digests, MOST_REFERENCES) if digests else []
+            found = self._index.references_of(digests, MOST_REFERENCES, self._tenant) if digests else []
         except (RegistryUnavailable, StoreFull):
             return known
         known = self._by_digest(found)
@@ -111,8 +111,6 @@ class _KnownReferences:
     def _by_digest(self, found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
         known: dict[str, list[str]] = {}
         for digest, reference in found:
-            if self._tenant not in (None, split_stored(reference)[0]):
-                continue
             others = [name for name, meant in self._served.items() if meant == reference]
             known.setdefault(digest, []).extend([reference, *others])
         return known

@@ -17,6 +17,7 @@ from prometheus_client.samples import Sample
 
 from rootstock.adapters.registry import TenantRegistry
 from rootstock.service.settings import Settings
+from rootstock.service.telemetry import gateway_metrics
 from tests.bounds import HANG
 from tests.live_server import OWNER, READER, RunningServer, run_server, upload
 from tests.peft_adapters import PeftAdapter
@@ -184,7 +185,10 @@ def test_the_use_of_the_cache_is_a_share_of_its_room(
 
 @pytest.mark.parametrize("mode", ["admin", "open"])
 def test_who_has_no_admin_key_sees_no_adapter_of_another_tenant(
-    serve: Callable[..., RunningServer], peft_saved: Mapping[str, PeftAdapter], mode: str
+    serve: Callable[..., RunningServer],
+    peft_saved: Mapping[str, PeftAdapter],
+    mode: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     running = serve(gateway_metrics=mode, api_key=READER, admin_key=OWNER)
     with running.client(OWNER) as owner, running.client() as gateway:
@@ -192,9 +196,13 @@ def test_who_has_no_admin_key_sees_no_adapter_of_another_tenant(
             published = upload(owner, name, peft_saved[name].zip()).json()
             ask(owner, name)
         every = running.app.state.server.every_tenant
-        TenantRegistry(every, "acme").publish(
-            "mood", published["digest"], task=published["task"], verification={}, size=1
-        )
+        acme = TenantRegistry(every, "acme")
+        acme.publish("mood", published["digest"], task=published["task"], verification={}, size=1)
+        if mode == "open":
+            # The references of others come first in order of stored name, and must not use up the limit.
+            monkeypatch.setattr(gateway_metrics, "MOST_REFERENCES", 2)
+            for alias in ("one", "two"):
+                acme.set_alias("mood", alias, 1)
         assert exported(gateway).keys() - {LORA} == GAUGES
         if mode == "open":
             assert adapters(owner).running == adapters(gateway).running == {"first", "second"}

@@ -173,10 +173,12 @@ class SqlRegistry(PublicationChanges, RolloutChanges, DeletionChanges):
         self._look_for_changes()
         return self._resolutions.revision
 
-    def references_of(self, digests: Collection[str], most: int) -> builtins.list[tuple[str, str]]:
-        """Return digests with references of all tenants that mean them, at most `most`, by stored name."""
+    def references_of(
+        self, digests: Collection[str], most: int, tenant: str | None = None
+    ) -> builtins.list[tuple[str, str]]:
+        """Return digests with references of one or all tenants that mean them, at most `most`, by stored name."""
         with self._database.reading() as session:
-            return references_of(session, digests, most)
+            return references_of(session, digests, most, tenant)
 
     def guarding(self) -> AbstractContextManager[Callable[[str], None]]:
         """Yield a function that guards the bytes of a digest from `remove_unused`, in any program.
