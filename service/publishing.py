@@ -14,11 +14,11 @@ import structlog
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, Archive, open_archive
 from rootstock.adapters.bundle.golden import GoldenInput
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.home.journal import BundleJournal
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.reference import LIVE, check_name
 from rootstock.adapters.registry import Published, TenantRegistry, VersionDetail
 from rootstock.adapters.registry.port import Registry

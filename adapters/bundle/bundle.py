@@ -20,7 +20,6 @@ from rootstock.adapters.bundle.archive import (
 from rootstock.adapters.bundle.base_weights import BaseWeights
 from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.labels import config_labels
 from rootstock.adapters.bundle.manifest import Manifest, check_labels, read_manifest
@@ -45,6 +44,7 @@ from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.bundle.vocabulary.added_tokens import added_tokens, check_ids
 from rootstock.adapters.bundle.vocabulary.word_rows import holds_words
 from rootstock.adapters.bundle.weights import read_weights
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     ZERO_SHOT_IMAGES,
     Adapter,

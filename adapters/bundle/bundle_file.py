@@ -22,9 +22,9 @@ from rootstock.adapters.bundle.archive import (
     open_stored,
 )
 from rootstock.adapters.bundle.canonical import sha256
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.manifest import Manifest, read_manifest
 from rootstock.adapters.bundle.tensors import read_shapes
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Rejected
 
 _PIECE = 2**18

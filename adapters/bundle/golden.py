@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.bundle.json_member import read_json
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.media import MEDIA_FILES, MediaFile, MediaModality
 from rootstock.adapters.spec import Array, Rejected
 from rootstock.adapters.tasks import Modality

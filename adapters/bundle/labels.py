@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.bundle.json_member import read_json, unique_keys
 from rootstock.adapters.bundle.manifest import check_labels
+from rootstock.adapters.json_member import read_json, unique_keys
 from rootstock.adapters.spec import Rejected
 
 

@@ -17,8 +17,8 @@ from rootstock.adapters.bundle.calibration import (
     read_calibration,
 )
 from rootstock.adapters.bundle.canonical import canonical, digest_of
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.vocabulary.added_tokens import read_tokens
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     FILL_MASK,

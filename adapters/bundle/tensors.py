@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from rootstock.adapters.bundle.archive import WEIGHTS
-from rootstock.adapters.bundle.json_member import read_json
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Array, Rejected
 
 # A header of a few hundred tensors takes some 50 KB. One of many megabytes would only waste time in the parser.

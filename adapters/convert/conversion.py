@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rootstock.adapters.bundle import Limits, pack
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, WEIGHTS, open_archive
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import Unconverted, wrong_option
 from rootstock.adapters.bundle.manifest import MAX_LABELS
 from rootstock.adapters.bundle.names.tower_names import whole_model
@@ -39,6 +38,7 @@ from rootstock.adapters.convert.inputs import fixed_inputs, fixed_pairs
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     TEXT2TEXT_GENERATION,
     TEXT_GENERATION,

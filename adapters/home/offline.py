@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rootstock.adapters.bundle import Bundle, Limits, PlainFields, open_bundle
 from rootstock.adapters.bundle.archive import CONFIG, Archive, open_archive
 from rootstock.adapters.bundle.base_weights import BaseWeights
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.plain.base_model import BASE, FIRST, check_base
 from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
 from rootstock.adapters.template_process import TemplateProcess, check_template
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from rootstock.adapters.bundle.archive import SIGNATURE
 from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.bundle.json_member import read_json
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.signing.statement import KINDS, Statement
 from rootstock.adapters.spec import Rejected
 

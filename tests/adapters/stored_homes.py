@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 from rootstock.adapters.bundle.archive import MANIFEST, pack
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.home.fsck import Check, fsck
 from rootstock.adapters.home.home import Home
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.registry import SqlRegistry
 
 DEMO = sorted((Path(__file__).parents[2] / "service" / "demo").glob("*.zip"))

@@ -19,7 +19,6 @@ from peft import LoraConfig, LoraModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconverted
 from rootstock.adapters.bundle.kinds.methods import REFUSED as REFUSED_KINDS
 from rootstock.adapters.bundle.peft_config import read_config
@@ -32,6 +31,7 @@ from rootstock.adapters.bundle.peft_options import (
 )
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import FoundationSpec, Rejected
 from tests.attacks.forge import good_config, tiny_bert
 

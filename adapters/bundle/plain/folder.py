@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CONFIG, WEIGHTS, Archive
-from rootstock.adapters.bundle.json_member import read_json
 from rootstock.adapters.bundle.labels import config_labels, given_labels
 from rootstock.adapters.bundle.manifest import MAX_LABELS, SCORED, check_template_size, problem_types
 from rootstock.adapters.bundle.names.former_names import present_name
@@ -23,6 +22,7 @@ from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sen
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_end, stated_template
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
+from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     EMBEDDING,

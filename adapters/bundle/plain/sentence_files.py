@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rootstock.adapters.bundle.json_member import read_value
 from rootstock.adapters.embedding_files import (
     MODULES,
     StatedEmbedding,
@@ -13,6 +12,7 @@ from rootstock.adapters.embedding_files import (
     lists_pooling,
     read_embedding,
 )
+from rootstock.adapters.json_member import read_value
 from rootstock.adapters.spec import Rejected
 
 _OTHER_TRAINING = (
