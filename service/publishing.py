@@ -18,12 +18,12 @@ from rootstock.adapters.bundle.kinds.methods import CONVERTED, NATIVE, Unconvert
 from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.bundle.plain.base_model import BASE
 from rootstock.adapters.home.journal import BundleJournal
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.reference import LIVE, check_name
 from rootstock.adapters.registry import Published, TenantRegistry, VersionDetail
 from rootstock.adapters.registry.port import Registry
 from rootstock.adapters.signing.trusted_keys import TrustedKeys
 from rootstock.adapters.spec import Adapter, Array, Rejected
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.service.engine.core.errors import InvalidInput, RunnerFault, TooLarge, TooLong
 from rootstock.service.engine.encode.engine import Engine
 from rootstock.service.engine.encode.modalities.probe import probe

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rootstock.adapters.bundle.canonical import digest_of
 from rootstock.adapters.bundle.names.tower_names import IMAGE, PROJECTIONS, inside
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import (
@@ -24,6 +23,7 @@ from rootstock.adapters.spec import (
     SiteUpdate,
     TextTower,
 )
+from rootstock.adapters.strict_json.canonical import digest_of
 from rootstock.service.engine.core.answer import Answer
 from rootstock.service.engine.core.catalog import ResolvedReference
 from rootstock.service.engine.core.errors import EngineError, TooLarge, TooLong, WrongTask

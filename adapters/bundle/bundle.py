@@ -18,7 +18,6 @@ from rootstock.adapters.bundle.archive import (
     pack,
 )
 from rootstock.adapters.bundle.base_weights import BaseWeights
-from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.golden import Golden, read_golden
 from rootstock.adapters.bundle.kinds.lora import needed
 from rootstock.adapters.bundle.labels import config_labels
@@ -44,7 +43,6 @@ from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.bundle.vocabulary.added_tokens import added_tokens, check_ids
 from rootstock.adapters.bundle.vocabulary.word_rows import holds_words
 from rootstock.adapters.bundle.weights import read_weights
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     ZERO_SHOT_IMAGES,
     Adapter,
@@ -55,6 +53,8 @@ from rootstock.adapters.spec import (
     Rejected,
     TaskClass,
 )
+from rootstock.adapters.strict_json.canonical import sha256
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.vocabulary.added_token import AddedToken
 
 # The tokenizers library writes a file that was compact with line breaks, and merges that were texts as pairs.

@@ -21,11 +21,11 @@ from rootstock.adapters.bundle.archive import (
     open_member,
     open_stored,
 )
-from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.manifest import Manifest, read_manifest
 from rootstock.adapters.bundle.tensors import read_shapes
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Rejected
+from rootstock.adapters.strict_json.canonical import sha256
+from rootstock.adapters.strict_json.json_member import read_json
 
 _PIECE = 2**18
 _DOWN_PROJECTION = re.compile(r"\.lora_A(\.|$)")

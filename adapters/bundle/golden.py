@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.media import MEDIA_FILES, MediaFile, MediaModality
 from rootstock.adapters.spec import Array, Rejected
+from rootstock.adapters.strict_json.canonical import canonical
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.tasks import Modality
 
 # A text, a pair of texts, or a file.

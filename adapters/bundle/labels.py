@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.bundle.manifest import check_labels
-from rootstock.adapters.json_member import read_json, unique_keys
 from rootstock.adapters.spec import Rejected
+from rootstock.adapters.strict_json.canonical import canonical
+from rootstock.adapters.strict_json.json_member import read_json, unique_keys
 
 
 def read_labels(text: str) -> tuple[str, ...]:

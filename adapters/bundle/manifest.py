@@ -16,9 +16,7 @@ from rootstock.adapters.bundle.calibration import (
     may_be_calibrated,
     read_calibration,
 )
-from rootstock.adapters.bundle.canonical import canonical, digest_of
 from rootstock.adapters.bundle.vocabulary.added_tokens import read_tokens
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     FILL_MASK,
@@ -34,6 +32,8 @@ from rootstock.adapters.spec import (
     Prompting,
     Rejected,
 )
+from rootstock.adapters.strict_json.canonical import canonical, digest_of
+from rootstock.adapters.strict_json.json_member import read_json
 
 SCHEMA = 1
 MAX_LABELS = 2**16

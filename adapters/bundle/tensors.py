@@ -9,8 +9,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from rootstock.adapters.bundle.archive import WEIGHTS
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Array, Rejected
+from rootstock.adapters.strict_json.json_member import read_json
 
 # A header of a few hundred tensors takes some 50 KB. One of many megabytes would only waste time in the parser.
 _MAX_HEADER_BYTES = 2**20

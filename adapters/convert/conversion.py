@@ -38,7 +38,6 @@ from rootstock.adapters.convert.inputs import fixed_inputs, fixed_pairs
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationError, FoundationFiles, locate
 from rootstock.adapters.installation import lack
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     TEXT2TEXT_GENERATION,
     TEXT_GENERATION,
@@ -47,6 +46,7 @@ from rootstock.adapters.spec import (
     Rejected,
     TaskClass,
 )
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.trunk_class import load_trunk
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.embedding_files import (
     MODULES,
     TOKENIZER,
@@ -37,6 +36,7 @@ from rootstock.adapters.foundation.tokenizer_files import disagreement, lowercas
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.home_folder import searched_homes
 from rootstock.adapters.spec import EmbeddingSpec, FoundationSpec
+from rootstock.adapters.strict_json.canonical import canonical
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})", re.ASCII)
 _HUB_FILES = ["*.json", "*.txt", "*.safetensors"]

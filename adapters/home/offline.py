@@ -15,8 +15,8 @@ from rootstock.adapters.chat_template import special_tokens
 from rootstock.adapters.client.upload import read_source
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, locate, with_files
 from rootstock.adapters.foundation.weights import FoundationWeights
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Adapter, FoundationSpec, Rejected
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.template_process import TemplateProcess, check_template
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from rootstock.adapters.bundle.archive import SIGNATURE
-from rootstock.adapters.bundle.canonical import canonical
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.signing.statement import KINDS, Statement
 from rootstock.adapters.spec import Rejected
+from rootstock.adapters.strict_json.canonical import canonical
+from rootstock.adapters.strict_json.json_member import read_json
 
 CHECK = "signature"
 ALGORITHM = "ed25519"

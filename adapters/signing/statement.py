@@ -7,8 +7,8 @@ from typing import Literal
 
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.bundle.archive import MANIFEST, TOKENIZER_FILE, Archive
-from rootstock.adapters.bundle.canonical import digest_of, sha256
 from rootstock.adapters.bundle.manifest import read_manifest
+from rootstock.adapters.strict_json.canonical import digest_of, sha256
 
 # A key that also signs other things must not sign one of ours by accident, so every message begins with this.
 _DOMAIN = b"rootstock adapter signature v1\0"

@@ -12,8 +12,8 @@ from rootstock.adapters.bundle.archive import MANIFEST, pack
 from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.home.fsck import Check, fsck
 from rootstock.adapters.home.home import Home
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.registry import SqlRegistry
+from rootstock.adapters.strict_json.json_member import read_json
 
 DEMO = sorted((Path(__file__).parents[2] / "service" / "demo").glob("*.zip"))
 

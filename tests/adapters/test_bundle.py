@@ -25,10 +25,10 @@ from rootstock.adapters.bundle import (
     write_bundle,
 )
 from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, WEIGHTS
-from rootstock.adapters.bundle.canonical import canonical, sha256
 from rootstock.adapters.bundle.golden import read_golden
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import FoundationSpec, HeadSpec, Preprocessing
+from rootstock.adapters.strict_json.canonical import canonical, sha256
 from tests.peft_adapters import PeftAdapter, save_adapter
 
 KINDS = {

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rootstock.adapters.bundle.canonical import canonical, digest_of
+from rootstock.adapters.strict_json.canonical import canonical, digest_of
 
 # Every bit pattern of a double: hypothesis' own floats() seldom leaves the neighbourhood of round numbers.
 doubles = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])

@@ -31,8 +31,8 @@ from rootstock.adapters.bundle.peft_options import (
 )
 from rootstock.adapters.foundation.architecture import describe
 from rootstock.adapters.foundation.location import FoundationFiles
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import FoundationSpec, Rejected
+from rootstock.adapters.strict_json.json_member import read_json
 from tests.attacks.forge import good_config, tiny_bert
 
 # PEFT warns of patterns that match nothing, which the random configs hold on purpose.

@@ -10,9 +10,9 @@ import pytest
 
 from rootstock.adapters.bundle import PlainFields
 from rootstock.adapters.bundle.archive import CONFIG, GOLDEN, MANIFEST
-from rootstock.adapters.bundle.canonical import sha256
 from rootstock.adapters.bundle.manifest import MAX_TOKEN_LABELS, check_labels
 from rootstock.adapters.spec import FoundationSpec, HeadSpec, Rejected
+from rootstock.adapters.strict_json.canonical import sha256
 from tests.attacks.forge import good_config, good_files, plain_files, refused, with_json
 
 LARGE = "1" * (sys.get_int_max_str_digits() + 1)

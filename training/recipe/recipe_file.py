@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rootstock.adapters.bundle.canonical import canonical
+from rootstock.adapters.strict_json.canonical import canonical
 from rootstock.training.characters import check_characters, yaml_text
 from rootstock.training.errors import RecipeError
 from rootstock.training.recipe.faults import fault_lines

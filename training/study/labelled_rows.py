@@ -11,8 +11,8 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.bundle.archive import CONFIG, MANIFEST, open_archive
 from rootstock.adapters.bundle.manifest import read_manifest
 from rootstock.adapters.client.upload import read_source
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import Rejected
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.tasks import task_named
 from rootstock.training.data.dataset import read_rows
 from rootstock.training.data.example import Rows

@@ -22,7 +22,6 @@ from rootstock.adapters.bundle.plain.sentence_files import has_pooling, read_sen
 from rootstock.adapters.bundle.tensors import read_tensors
 from rootstock.adapters.chat_template import SETTINGS, TEMPLATE, stated_end, stated_template
 from rootstock.adapters.embedding_files import MODULES, StatedEmbedding
-from rootstock.adapters.json_member import read_json
 from rootstock.adapters.spec import (
     CLASSIFICATION,
     EMBEDDING,
@@ -37,6 +36,7 @@ from rootstock.adapters.spec import (
     Rejected,
     TaskClass,
 )
+from rootstock.adapters.strict_json.json_member import read_json
 from rootstock.adapters.tasks import TASK_OF_TYPE, task_named
 from rootstock.adapters.vocabulary.added_token import AddedToken
 

@@ -12,8 +12,8 @@ from rootstock.adapters.embedding_files import (
     lists_pooling,
     read_embedding,
 )
-from rootstock.adapters.json_member import read_value
 from rootstock.adapters.spec import Rejected
+from rootstock.adapters.strict_json.json_member import read_value
 
 _OTHER_TRAINING = (
     f"train the adapter without this setting, or leave out {MODULES} and give the form field `task`: the adapter "

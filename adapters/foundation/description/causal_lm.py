@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.foundation.location import (
     FoundationError,
     FoundationFiles,
@@ -14,6 +13,7 @@ from rootstock.adapters.foundation.location import (
 )
 from rootstock.adapters.language_model import VocabularyLayer
 from rootstock.adapters.spec import CausalLM
+from rootstock.adapters.strict_json.canonical import canonical
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,11 +6,11 @@ import hashlib
 from collections import defaultdict
 from typing import Any
 
-from rootstock.adapters.bundle.canonical import canonical
 from rootstock.adapters.foundation.description.completeness import current
 from rootstock.adapters.foundation.location import FoundationFiles, fingerprint, heads_digest, mask_token
 from rootstock.adapters.foundation.weights import FoundationWeights
 from rootstock.adapters.spec import MaskedLM
+from rootstock.adapters.strict_json.canonical import canonical
 
 
 def masked_lm(files: FoundationFiles, config: Any) -> MaskedLM | None:

@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from rootstock.adapters.bundle.canonical import digest_of
 from rootstock.adapters.bundle.weights import in_one_array
 from rootstock.adapters.spec import Adapter, Array, SiteUpdate
+from rootstock.adapters.strict_json.canonical import digest_of
 from rootstock.service.engine.core.errors import InvalidComposition
 
 # The limits of a request. Each part is resolved, and a larger weight is a mistake rather than a strength.

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rootstock.adapters.bundle.archive import CARD, CONFIG, GOLDEN, MANIFEST, SIGNATURE, WEIGHTS, pack
-from rootstock.adapters.bundle.canonical import sha256
+from rootstock.adapters.strict_json.canonical import sha256
 from tests.attacks.forge import raw_safetensors
 
 # Values that a length, a count, an offset or a size is likely to break at.

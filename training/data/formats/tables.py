@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rootstock.adapters.json_member import unique_keys
+from rootstock.adapters.strict_json.json_member import unique_keys
 from rootstock.training.characters import check_characters, quoted
 from rootstock.training.data.formats.characters import check_nul, decoded, lines_of
 from rootstock.training.errors import DataError, MissingColumn, extra
