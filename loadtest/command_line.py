@@ -1,4 +1,4 @@
-"""What the `rootstock bench` commands share: the setup of a run, its end, and its messages."""
+"""The common parts of the `rootstock bench` commands: the setup of a run, its end, and its messages."""
 
 from __future__ import annotations
 

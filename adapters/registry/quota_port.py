@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 
 class Use(NamedTuple):
-    """What is counted: the holder of a quota, `key/` and an id or `tenant/` and a name, and a unit."""
+    """The thing that is counted: the holder of a quota, `key/` and an id or `tenant/` and a name, and a unit."""
 
     holder: str
     unit: str

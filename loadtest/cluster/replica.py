@@ -50,7 +50,7 @@ class SimulatedRequest:
 
     __slots__ = ("adapter", "attempts", "cost", "due", "gone", "key", "replica", "ticket")
 
-    # What the engine's queue asks of a row and of its request. All inputs are different and of one length.
+    # The engine's queue asks this of a row and of its request. All inputs are different and of one length.
     index = 0
     group = 0
     tenant = ""

@@ -65,7 +65,7 @@ class SimulationPlan:
 
 @dataclass(frozen=True)
 class PhaseFigures:
-    """What happened in a phase. Latencies are those of its answers, in milliseconds.
+    """The events of a phase. Latencies are those of its answers, in milliseconds.
 
     `cpu_ms` is the cores' time for an answer, if all share one machine."""
 

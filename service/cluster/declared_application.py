@@ -13,7 +13,7 @@ from rootstock.service.cluster.application import ClusterPlan, application
 from rootstock.service.settings import Settings, read_settings
 
 _MIB = 2**20
-# What the settings decide.
+# The settings decide these.
 _OF_SETTINGS = {"grace_seconds", "max_body", "max_upload", "shared", "settings", "served_names", "stamp"}
 _ARGUMENTS = {field.name for field in fields(ClusterPlan)} - _OF_SETTINGS
 

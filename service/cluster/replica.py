@@ -14,7 +14,7 @@ _READY = ForwardedRequest("GET", "http", "/livez", b"/livez", b"", "1.1", [(b"ho
 class ServerReplica:
     """The server, with its own home and engines, on the registry and the store of all replicas.
 
-    Ray Serve makes it in a process of its own, calls `check_health` from time to time, and awaits `__del__` once
+    Ray Serve makes it in a separate process, calls `check_health` from time to time, and awaits `__del__` once
     the requests under way have ended.
     """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rootstock.service.tenancy.quotas import Quotas
     from rootstock.service.tenancy.shared_use import SharedUse
 
-# Seconds between two exchanges. What one server lets someone spend, the others know after two of them.
+# Seconds between two exchanges. The others know after two of them what one server lets someone spend.
 _EXCHANGE_EVERY = 0.5
 
 

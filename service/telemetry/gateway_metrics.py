@@ -91,7 +91,7 @@ class _KnownReferences:
         self._index = index
         self._served = served
         self._tenant = tenant
-        # What was read, and at which revision for which digests. Several threads may replace it at once.
+        # The last reading, with its revision and digests. Several threads may replace it at once.
         self._last: tuple[tuple[int, frozenset[str]], dict[str, list[str]]] = ((-1, frozenset()), {})
 
     def of(self, digests: frozenset[str]) -> Mapping[str, Sequence[str]]:

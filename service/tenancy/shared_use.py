@@ -1,4 +1,4 @@
-"""What the servers on one registry tell each other about the use of quotas."""
+"""The use of quotas that servers on one registry tell each other."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_server_that_starts_counts_of_the_minute_before_what_the_last_60_s_hol
         late = start()
         late.now += seconds
         assert sum(late.shared.exchange().values()) == counted
-        # What others tell later is new.
+        # Others tell only new use later.
         assert late.shared.exchange() == {}
 
 

@@ -1,4 +1,4 @@
-"""What a gateway that routes by adapter reads at /metrics of a real server: vLLM's names, with true residency."""
+"""The metrics for gateways at /metrics of a real server: vLLM's names, with true residency."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What differs between problem types: targets, losses, the fit of a head, scores, figures, the gate's unit."""
+"""The differences between problem types: targets, losses, the fit of a head, scores, figures, the gate's unit."""

@@ -1,4 +1,4 @@
-"""What a problem type decides: one object, which data, heads, descents, gates and reports ask."""
+"""The decisions of a problem type: one object, which data, heads, descents, gates and reports ask."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model")
 
 @dataclass(frozen=True)
 class OwnTokenizer:
-    """What a tokenizer.json says: the digests of its parts, its vocabulary and its added tokens.
+    """The contents of a tokenizer.json: the digests of its parts, its vocabulary and its added tokens.
 
     `vocabulary` has the id of each text, `added` the added tokens by their texts, and `nbytes` the file's size.
     """

@@ -35,7 +35,7 @@ def apply(
 ) -> None:
     """Publish the adapters of a file, and set their aliases.
 
-    What the server has already stays as it is, so a second run changes nothing. Adapters that the file does not
+    A version that the server has stays as it is, so a second run changes nothing. Adapters that the file does not
     name stay too. An adapter that fails is named on stderr, and the others go on; the exit code is then 1.
     """
     from rootstock.adapters.cli.declaration.declared_adapter import InvalidDeclaration, read_declarations

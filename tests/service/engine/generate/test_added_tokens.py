@@ -91,7 +91,7 @@ def test_a_pass_of_adapters_with_tokens_and_others_gives_the_logits_of_peft(
     alone = decoder.run([Segment(rows[0], 0, texts[0][:-2], 0)])
     assert alone.shape[1] == tiny.spec.causal_lm.vocabulary  # type: ignore[union-attr]
     for begin in (0, -2, -1):
-        # The prompts but for two tokens, then one token of each sequence.
+        # The prompts without their last two tokens, then one token of each sequence.
         segments = [
             Segment(
                 row, slot, ids[begin : begin + 1 or None] if begin else ids[:-2], len(ids) + begin if begin else 0
