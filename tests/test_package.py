@@ -88,7 +88,7 @@ def imported(folder: str) -> dict[str, set[str]]:
     ("folder", "extras"),
     [
         ("adapters", ["postgres", "s3", "sklearn"]),
-        ("service", ["serve", "torch"]),
+        ("service", ["ray", "serve", "torch"]),
         ("training", ["train"]),
         ("loadtest", ["bench"]),
     ],
