@@ -32,7 +32,7 @@ from rootstock.service.foundation_host import FoundationHost
 from rootstock.service.foundations import Foundations
 from rootstock.service.lifecycle.deletions import Deletions
 from rootstock.service.telemetry.metrics import Metrics
-from rootstock.service.tolerance import compare, golden_tokens
+from rootstock.service.tolerance import compare_golden, golden_tokens
 
 # An upload takes memory for its zip, its unpacked files and its arrays. One may wait for its conversion while
 # another is verified.
@@ -250,12 +250,7 @@ class Publisher:
             raise Rejected("golden", "probe" if golden is None else "golden.json", str(error)) from error
         runner = engine.runner
         # Without a golden set no outputs are compared, so there is no difference to report.
-        worst = None
-        if golden is not None:
-            worst = 0.0
-            for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
-                where = f"golden.json: outputs[{i}]"
-                worst = max(worst, compare(output, expected, adapter.task, runner.precision, where))
+        worst = None if golden is None else compare_golden(outputs, golden, adapter.task, runner.precision)
         return {
             "runner": runner.name,
             "precision": runner.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,17 @@ def compare(output: Array, expected: Array, task: str, precision: str, where: st
     elif tolerance.coarse:
         _check_tops(output, expected, task, tolerance, where)
     return float(difference.max())
+
+
+def compare_golden(outputs: Sequence[Array], golden: Golden, task: str, precision: str) -> float:
+    """Return the largest difference between the outputs and those of a golden set.
+
+    Raise Rejected as `compare` does.
+    """
+    worst = 0.0
+    for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
+        worst = max(worst, compare(output, expected, task, precision, f"golden.json: outputs[{i}]"))
+    return worst
 
 
 def golden_tokens(golden: Golden, precision: str) -> list[list[int]] | None:

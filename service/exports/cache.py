@@ -42,16 +42,20 @@ def is_whole(folder: Path) -> bool:
     return has_all_files(folder / "foundation.json")
 
 
+def existing_export(files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path | None:
+    """Return the foundation's export from the first of the folders that has a complete one, if any has."""
+    name = path_of(files, Path(), precision)
+    return next((folder / name for folder in folders if is_whole(folder / name)), None)
+
+
 def find_export(setting: str, files: FoundationFiles, folders: Sequence[Path], precision: str) -> Path:
     """Return the foundation's export from the first of the folders that has a complete one.
 
     If none has, make the fp32 export in the last folder. Raise FoundationError for int8, which this function
     never makes.
     """
-    name = path_of(files, Path(), precision)
-    for folder in folders:
-        if is_whole(folder / name):
-            return folder / name
+    if (export := existing_export(files, folders, precision)) is not None:
+        return export
     if precision == "fp32":
         return ensure_export(setting, files, folders[-1])
     holders = " and ".join(map(str, folders)) + (" holds" if len(folders) == 1 else " hold")

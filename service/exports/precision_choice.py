@@ -13,11 +13,11 @@ from rootstock.adapters.bundle import Limits
 from rootstock.adapters.errors import explained
 from rootstock.adapters.foundation.location import FoundationFiles
 from rootstock.adapters.spec import Rejected
-from rootstock.service.exports.cache import is_whole, path_of
+from rootstock.service.exports.cache import existing_export
 from rootstock.service.exports.int8_check import GoldenReplay
 from rootstock.service.exports.pointed_versions import PointedVersion, PointedVersions
 from rootstock.service.exports.processor import has_int8_products
-from rootstock.service.tolerance import compare
+from rootstock.service.tolerance import compare_golden
 
 INT8 = "int8"
 # In the home: the digests whose golden sets have passed in int8, by the export.
@@ -46,8 +46,7 @@ def choose_precision(
     The golden sets are those of the versions that aliases point to. A version that a server in int8 has verified
     has passed, and a digest that passes is noted in the home. `folders` may hold the export.
     """
-    name = path_of(files, Path(), INT8)
-    export = next((folder / name for folder in folders if is_whole(folder / name)), None)
+    export = existing_export(files, folders, INT8)
     if export is None:
         return PrecisionChoice("fp32", "there is no int8 export; `rootstock foundation export --int8` makes one")
     if not fast():
@@ -78,8 +77,7 @@ def _refusal(version: PointedVersion, replay: GoldenReplay) -> str | None:
         return "has no golden set; publish it with one, or set ROOTSTOCK_PRECISION to int8"
     try:
         outputs = replay.outputs(version.adapter, golden.texts)
-        for i, (output, expected) in enumerate(zip(outputs, golden.outputs, strict=True)):
-            compare(output, expected, version.adapter.task, INT8, f"golden.json: outputs[{i}]")
+        compare_golden(outputs, golden, version.adapter.task, INT8)
     except Rejected as error:
         return f"does not pass in int8: {explained(error)}"
     except Exception as error:  # The start must not fail where fp32 serves.

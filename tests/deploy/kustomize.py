@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` makes of the folders of deploy/kubernetes, as objects."""
+"""The objects that `kubectl kustomize` makes of the folders of deploy/kubernetes."""
 
 from __future__ import annotations
 
