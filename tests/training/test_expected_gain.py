@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
+from rootstock.training.data.encoding import TokenRow
+from rootstock.training.fit.method import kind_of_gain
+from rootstock.training.fit.plan import TrainingRows
 from rootstock.training.metrics.counts import accuracy, label_counts
 from rootstock.training.metrics.expected_gain import (
     ExpectedGain,
@@ -17,6 +23,8 @@ from rootstock.training.metrics.expected_gain import (
     observed_on_labels,
 )
 from rootstock.training.metrics.gain_priors import GAIN_PRIORS
+from rootstock.training.network.row_encoder import RowEncoder
+from rootstock.training.problems.classes import ClassProblem
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -100,3 +108,12 @@ def test_a_strength_at_which_the_rows_show_a_loss_comes_after_those_at_which_the
     assert best_gain([loss]) is loss
     assert not loss.worth_it(0.5)
     assert not ExpectedGain(0.25, 0.02, 0.04, 0.0, 32).worth_it(0.5)
+
+
+@pytest.mark.parametrize(("count", "kind"), [(499, "few_entities"), (500, "entities")])
+def test_few_sentences_are_those_to_train_on_and_not_those_that_judge(count: int, kind: str) -> None:
+    sentence = TokenRow((1,), (0,), words=(0,))
+    encoder = object.__new__(RowEncoder)
+    object.__setattr__(encoder, "problem", ClassProblem(("O", "B-PER")))
+    plan: Any = SimpleNamespace(encoder=encoder, by_contrast=lambda rows: False)
+    assert kind_of_gain(TrainingRows([], [sentence] * count, [sentence] * 10), plan) == kind

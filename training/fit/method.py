@@ -169,7 +169,7 @@ def judge(
 def kind_of_gain(rows: TrainingRows, plan: TrainingPlan) -> str:
     """Return the key of GAIN_PRIORS for a run's rows and its way of training."""
     media = not isinstance(plan.encoder, RowEncoder)
-    return plan.encoder.problem.gain_kind(rows.scoring_rows, plan.by_contrast(rows), media)
+    return plan.encoder.problem.gain_kind(rows.train, plan.by_contrast(rows), media)
 
 
 def _at_strengths(
