@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,15 +37,17 @@ def _score(name: str, replica: str) -> bytes:
 
 @dataclass(frozen=True)
 class AdapterAffinity:
-    """The rule by which a request gets its replicas.
+    """The rule by which a request gets its replicas: consistent hashing with bounded loads.
 
-    A request goes to the first replica of its ranking, which holds the adapter. That replica is hot if more than
-    `hot` requests wait in it and it has more than `excess` times the mean of all. Then the shorter queue of two
-    among the first `spread` of the ranking takes the request, so that a hot adapter lies in that many replicas.
+    A request goes to the first replica of its ranking that is not full. A replica is full if the requests under
+    way in it, this one included, are more than `least` and more than `excess` times their mean over all replicas,
+    rounded up.
+    A hot adapter so lies in as many replicas as it needs, and each other adapter in one.
+
+    Source: Mirrokni, Thorup and Zadimoghaddam 2018.
     """
 
-    spread: int = 3
-    hot: int = 16
+    least: int = 4
     excess: float = 1.25
 
     def choose(self, names: Sequence[str], queues: Mapping[str, int], dice: random.Random) -> list[list[str]]:
@@ -56,13 +59,11 @@ class AdapterAffinity:
         if not names:
             dice.shuffle(replicas)
             return [replicas[:2], replicas[2:]]
-        ranked = ranking(names, replicas)
-        near, far = ranked[: self.spread], ranked[self.spread :]
-        if self._is_hot(ranked[0], queues) and len(near) > 1:
-            pair = dice.sample(near, 2)
-            return [pair, [replica for replica in near if replica not in pair], far]
-        return [[ranked[0]], near[1:], far]
+        most = self.bound(queues)
+        first, *others = sorted(ranking(names, replicas), key=lambda replica: queues[replica] + 1 > most)
+        return [[first], others]
 
-    def _is_hot(self, replica: str, queues: Mapping[str, int]) -> bool:
-        mean = sum(queues.values()) / len(queues)
-        return queues[replica] > self.hot and queues[replica] > self.excess * mean
+    def bound(self, queues: Mapping[str, int]) -> int:
+        """Return the most requests that a replica may have under way with the new one."""
+        # Rounded up, so that there is always a replica with room.
+        return max(self.least, math.ceil(self.excess * (sum(queues.values()) + 1) / len(queues)))

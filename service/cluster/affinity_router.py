@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
@@ -26,10 +25,9 @@ class AffinityRouter(RequestRouter):  # type: ignore[misc]
     _rule = AdapterAffinity()
     _by_adapter = True
 
-    def initialize_state(self, **options: Any) -> None:
-        """Take the rule. With `by_adapter` false, two random replicas compete for each request."""
-        self._by_adapter = options.pop("by_adapter", True)
-        self._rule = AdapterAffinity(**options)
+    def initialize_state(self, by_adapter: bool = True) -> None:
+        """Start without knowledge. With `by_adapter` false, two random replicas compete for each request."""
+        self._by_adapter = by_adapter
         self._dice = random.Random()  # noqa: S311 - no secret
         self._unreached: dict[str, float] = {}
 

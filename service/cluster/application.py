@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from rootstock.service.cluster.ingress import ClusterIngress
@@ -19,6 +19,7 @@ from rootstock.service.cluster.serve_replicas import ServeReplicas
 
 _MIB = 2**20
 _ROUTER = "rootstock.service.cluster.affinity_router:AffinityRouter"
+_SCALING = "rootstock.service.cluster.load_scaling:replicas_by_load"
 # A replica refuses what is too much itself, by the shares of its queue. A queue in front of it would know none.
 _MOST_ONGOING = 4096
 # Serve's line for each request repeats the server's own.
@@ -31,8 +32,8 @@ _CLOSING_SECONDS = 15.0
 class ClusterPlan:
     """How many replicas there are, and on what.
 
-    Between `replicas` and `most_replicas` Serve keeps as many as have `target` requests under way each.
-    `settings` are the environment variables of each replica. `spread` and `hot` are those of AdapterAffinity.
+    Between `replicas` and `most_replicas` Serve keeps as many as the load needs (load_scaling.py), with at most
+    `target` requests under way in each. `settings` are the environment variables of each replica.
     With `by_adapter` false, requests go to the shorter queue of two random replicas. `shared` tells that the
     registry is one for all replicas.
     """
@@ -43,8 +44,6 @@ class ClusterPlan:
     cpus: float = 1.0
     gpus: float = 0.0
     ingresses: int = 1
-    spread: int = 3
-    hot: int = 16
     by_adapter: bool = True
     grace_seconds: float = 30.0
     max_body: int = 16 * _MIB
@@ -103,6 +102,7 @@ def application(plan: ClusterPlan) -> Application:
                 max_replicas=plan.most_replicas,
                 initial_replicas=plan.replicas,
                 target_ongoing_requests=plan.target,
+                policy=AutoscalingPolicy(policy_function=_SCALING),
             )
         }
     replicas = serve.deployment(
@@ -118,7 +118,7 @@ def application(plan: ClusterPlan) -> Application:
         logging_config=_LOGS,
         request_router_config=RequestRouterConfig(
             request_router_class=_ROUTER,
-            request_router_kwargs={"spread": plan.spread, "hot": plan.hot, "by_adapter": plan.by_adapter},
+            request_router_kwargs={"by_adapter": plan.by_adapter},
         ),
         **how_many,
     )

@@ -34,6 +34,7 @@ class ServerReplica:
         with lean_imports():
             from rootstock.adapters.home_folder import home_from_environment
             from rootstock.service.app import create_app
+            from rootstock.service.cluster.load_scaling import ReplicaLoad
             from rootstock.service.cluster.replica_home import keep_only_home, take_replica_home
             from rootstock.service.settings import read_settings
             from rootstock.service.startup import keep_files_private
@@ -48,6 +49,7 @@ class ServerReplica:
         self._app = create_app(read_settings())
         self._lifespan = self._app.router.lifespan_context(self._app)
         await self._lifespan.__aenter__()
+        self._load = ReplicaLoad(self._app.state.server.metrics.registry)
 
     async def __del__(self) -> None:
         """Close the server. Raise nothing if it never opened."""
@@ -60,6 +62,10 @@ class ServerReplica:
         status = (await self._whole(_READY)).status
         if status != 200:
             raise RuntimeError(f"/livez answers {status}: the engine has stopped")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the load since the last call; Ray Serve asks for it if the number of replicas varies."""
+        return self._load.rates()
 
     async def answer(self, request: ForwardedRequest) -> AsyncIterator[AnswerPart]:
         """Yield the parts of the answer to a request."""

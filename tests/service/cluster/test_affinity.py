@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rootstock.loadtest.cluster.policy import RendezvousBounded
 from rootstock.service.cluster.affinity import AdapterAffinity, ranking
 
 REPLICAS = st.lists(st.text("0123456789abcdef", min_size=4, max_size=8), min_size=1, max_size=12, unique=True)
@@ -49,25 +51,45 @@ def test_adapters_lie_evenly_on_the_replicas() -> None:
     assert all(abs(count - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5 for count in homes.values())
 
 
-@given(NAMES, st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 100), min_size=1), st.integers())
-def test_every_replica_is_tried_once_and_the_home_of_an_adapter_first_unless_it_is_hot(
+QUEUES = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 100), min_size=1)
+
+
+@given(NAMES, QUEUES, st.integers())
+def test_every_replica_is_tried_once_and_first_the_best_one_with_room(
     names: list[str], queues: dict[str, int], seed: int
 ) -> None:
-    rule = AdapterAffinity(spread=2, hot=10)
-    groups = rule.choose(names, queues, random.Random(seed))
+    groups = AdapterAffinity(least=10).choose(names, queues, random.Random(seed))
     assert sorted(replica for group in groups for replica in group) == sorted(queues)
-    home = ranking(names, list(queues))[0]
-    hot = queues[home] > 10 and queues[home] > 1.25 * sum(queues.values()) / len(queues)
-    if not hot or len(queues) == 1:
-        assert groups[0] == [home]
-    else:
-        assert set(groups[0]) == set(ranking(names, list(queues))[:2])
+    most = max(10, ceil(1.25 * (sum(queues.values()) + 1) / len(queues)))
+    first = next(replica for replica in ranking(names, list(queues)) if queues[replica] + 1 <= most)
+    assert groups[0] == [first]
+
+
+@given(st.lists(NAMES, min_size=1, max_size=60), st.integers(1, 6))
+def test_no_replica_gets_more_than_its_bounded_share_however_popular_an_adapter_is(
+    requests: list[list[str]], replicas: int
+) -> None:
+    queues = dict.fromkeys((f"replica-{i}" for i in range(replicas)), 0)
+    for names in requests:
+        queues[AdapterAffinity(least=2).choose(names, queues, random.Random(0))[0][0]] += 1
+        assert max(queues.values()) <= max(2, ceil(1.25 * sum(queues.values()) / replicas))
 
 
 def test_all_replicas_busy_alike_are_no_reason_to_load_an_adapter_elsewhere() -> None:
     queues = dict.fromkeys(("a", "b", "c", "d"), 500)
     home = ranking(["one"], list(queues))[0]
-    assert all(AdapterAffinity().choose(["one"], queues, random.Random(i))[0] == [home] for i in range(50))
+    assert AdapterAffinity().choose(["one"], queues, random.Random(0))[0] == [home]
+
+
+def test_the_simulation_of_replicas_bounds_loads_as_the_router_does() -> None:
+    dice = random.Random(1)
+    simulated = RendezvousBounded(adapters=50, replicas=5, seed=0)
+    for _ in range(500):
+        waiting = [dice.randrange(40) for _ in range(5)]
+        adapter = dice.randrange(50)
+        most = AdapterAffinity().bound({str(i): queue for i, queue in enumerate(waiting)})
+        room = [i for i in simulated.first(adapter, range(5), 5) if waiting[i] + 1 <= most]
+        assert simulated.choose(adapter, waiting, range(5)) == room[0]
 
 
 def test_a_request_that_names_no_adapter_goes_to_any_two() -> None:
