@@ -15,8 +15,10 @@ import numpy as np
 
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.home import Home
-from rootstock.loadtest.cluster.costs import ClusterCosts
+from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
 from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
+from rootstock.loadtest.cluster.wake_delay import wake_delays
+from rootstock.loadtest.cluster.window import WindowFigures
 from rootstock.loadtest.fixtures.registration import digests_of
 from rootstock.loadtest.fixtures.runner_bench import open_bench
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
@@ -39,6 +41,7 @@ _ADAPTERS, _QUICK_ADAPTERS = 48, 8
 _LEVELS = (1, 4, 32)
 _WARM = 400
 _WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
+_WAKING_S, _QUICK_WAKING_S = 10.0, 1.0
 
 
 def cluster_costs(setup: BenchmarkSetup) -> Outcome:
@@ -47,7 +50,10 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
     slowdown = _slowdown(setup)
     with adapter_home(setup, setup.count(_ADAPTERS, _QUICK_ADAPTERS)) as home:
         loads, slots, sizes = _loads(setup, home)
-        request, batch, client = _requests(setup, home, passes, slowdown)
+        request, batch, client, pause = _requests(setup, home, passes, slowdown)
+    setup.say("threads that wake beside others")
+    seconds = setup.length(_WAKING_S, _QUICK_WAKING_S)
+    late = {beside: wake_delays(beside, request / 2e3, seconds) for beside in BESIDE}
     stages = [
         {"rows": rows, "tokens": tokens, "ms": round(1e3 * seconds, 4)}
         for (rows, tokens), seconds in passes.items()
@@ -61,6 +67,8 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
             _row("slot", "an adapter from memory into a slot", "ms", slots),
             _row("adapter", "memory of an adapter", "kB", sizes),
             _row("slowdown", "time of a pass while all cores run passes ÷ alone", "×", [slowdown]),
+            _row("pause", f"a request after a pause of {PAUSE_S * 1e3:g} ms, beside all that", "ms", [pause]),
+            *(_late_row(beside, delays) for beside, delays in late.items()),
         ],
         stages,
     )
@@ -76,6 +84,20 @@ def _row(cost: str, title: str, unit: str, figures: Sequence[float]) -> Benchmar
         pairs=[Pair(figure) for figure in figures],
         measure=Measure.TOP,
         extra={"cost": cost},
+    )
+
+
+def _late_row(beside: int, delays: Sequence[float]) -> BenchmarkRow:
+    """Return a row with the mean. `sample` has the delays, of which the simulation draws."""
+    return BenchmarkRow(
+        benchmark="cluster-costs",
+        title=f"a woken thread waits beside {beside} that compute on its core",
+        top="mean on the clock",
+        bottom="",
+        unit="ms",
+        pairs=[Pair(1e3 * float(np.mean(delays)))],
+        measure=Measure.TOP,
+        extra={"cost": f"late-{beside}", "sample": [round(1e3 * delay, 3) for delay in sorted(delays)]},
     )
 
 
@@ -163,24 +185,42 @@ def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[
 
 def _requests(
     setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float], slowdown: float
-) -> tuple[float, float, float]:
-    """Return the CPU milliseconds of a request beside its batch, of a batch beside its pass, and of the client.
+) -> tuple[float, float, float, float]:
+    """Return CPU milliseconds: a request beside its batch, a batch beside its pass, the client, and a pause.
 
     The CPU time of the server's process, less its passes, is that of requests and batches. Loads of few and of
-    many clients make batches of few and of many rows, which tells the two apart (least squares).
+    many clients make batches of few and of many rows, which tells the two apart (least squares). Requests that
+    come one by one at random times cost more, because pauses precede them.
     """
     known = ClusterCosts(passes)
     left, shares, clients = [], [], []
+
+    def outside_passes(seen: WindowFigures) -> float:
+        share = seen.batches_per_request
+        return seen.server_cpu_ms - 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
+
+    window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
     with live_cluster(home, 1, {}) as cluster:
         for level in _LEVELS:
             setup.say(f"a server under {level} clients")
-            seen = cluster.load("random", _WARM, setup.length(_WINDOW_S, _QUICK_WINDOW_S), clients=level)
-            share = seen.batches_per_request
-            passed = 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
-            left.append(seen.server_cpu_ms - passed)
-            shares.append(share)
+            seen = cluster.load("random", _WARM, window, clients=level)
+            left.append(outside_passes(seen))
+            shares.append(seen.batches_per_request)
             clients.append(seen.client_cpu_ms)
-    return *_split(left, shares, slowdown), median_interval(clients).median / slowdown
+        setup.say("a server with pauses between requests")
+        rate = 1 / PAUSE_S
+        seen = cluster.load("random", round(rate), 3 * window, rate=rate)
+    request, batch = _split(left, shares, slowdown)
+    client = median_interval(clients).median / slowdown
+    more = outside_passes(seen) - slowdown * (request + batch * seen.batches_per_request)
+    more += max(0.0, seen.client_cpu_ms - slowdown * client)
+    return request, batch, client, max(0.0, more) / slowdown / _mean_pause(rate, seen.p50_ms / 1e3)
+
+
+def _mean_pause(rate: float, latency: float) -> float:
+    """Return the mean pause before a request, as a share of PAUSE_S and at most 1, if requests come at random."""
+    # No request is under way with this probability, and the pause is exponential then.
+    return float(np.exp(-rate * latency) * (1 - np.exp(-rate * PAUSE_S)) / (rate * PAUSE_S))
 
 
 def _split(left: Sequence[float], shares: Sequence[float], slowdown: float) -> tuple[float, float]:

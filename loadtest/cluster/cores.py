@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -20,11 +21,24 @@ class SharedCores:
     `slowdown` is how many times as long work takes on one core while all the others work too. Processor sharing
     is computed in virtual time: all threads have one speed, so the thread that ends next stays the same until
     another begins. `used` is the time that all cores together have worked.
+
+    Processor sharing lets a thread work as soon as it wakes. A real one may wait for the end of another's turn.
+    `late` has samples of this wait, in seconds: first those beside one thread for each core, then those beside
+    two for each, and so on.
     """
 
-    def __init__(self, environment: Environment, cores: int, slowdown: float = 1.0) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        cores: int,
+        slowdown: float = 1.0,
+        late: Sequence[Sequence[float]] = (),
+        seed: int = 0,
+    ) -> None:
         self._environment = environment
         self._cores = cores
+        self._late = late
+        self._dice = random.Random(seed)  # noqa: S311 - a simulation, no secrets
         self._speeds = [1.0] + [
             1 / (1 + (slowdown - 1) * (active - 1) / max(1, cores - 1)) for active in range(1, cores + 1)
         ]
@@ -35,11 +49,31 @@ class SharedCores:
         self._plan = 0
         self.used = 0.0
 
+    @property
+    def pause(self) -> float:
+        """Return for how long no thread has worked."""
+        return 0.0 if self._working else self._environment.now - self._at
+
+    @property
+    def active(self) -> int:
+        """Return the number of threads that work."""
+        return len(self._working)
+
     def work(self, seconds: float, done: Done, value: Any = None) -> None:
         """Work for `seconds` of one core's time, then call `done(value)`."""
         self._advance()
         heappush(self._working, (self._virtual + seconds, next(self._order), done, value))
         self._schedule()
+
+    def wake(self, seconds: float, done: Done, value: Any = None, threads: int = 1) -> None:
+        """Work as `work` does, with threads that sleep: one wakes the next, so many in all."""
+        beside = min(len(self._working) // self._cores, len(self._late))
+        late = sum(self._dice.choice(self._late[beside - 1]) for _ in range(threads)) if beside else 0.0
+        if late:
+            timeout = self._environment.timeout(late)
+            timeout.callbacks.append(lambda event: self.work(seconds, done, value))
+        else:
+            self.work(seconds, done, value)
 
     def _speed(self) -> float:
         active = len(self._working)
@@ -71,11 +105,34 @@ class SharedCores:
         done(value)
 
 
-class SerialThread:
-    """A thread that does one piece of work after the other, in the order in which they come."""
+class AnyCore:
+    """The cores of a machine on which processes are pinned, for a thread that is not: it works on the idlest."""
 
-    def __init__(self, cores: SharedCores) -> None:
+    def __init__(self, cores: Sequence[SharedCores]) -> None:
         self._cores = cores
+
+    def work(self, seconds: float, done: Done, value: Any = None) -> None:
+        """Work for `seconds` on the core with the fewest threads, then call `done(value)`."""
+        self._idlest.work(seconds, done, value)
+
+    def wake(self, seconds: float, done: Done, value: Any = None, threads: int = 1) -> None:
+        """Work as `work` does, with threads that sleep."""
+        self._idlest.wake(seconds, done, value, threads)
+
+    @property
+    def _idlest(self) -> SharedCores:
+        return min(self._cores, key=lambda core: core.active)
+
+
+class SerialThread:
+    """A thread that does one piece of work after the other, in the order in which they come.
+
+    With several `threads` it stands for a chain of so many, of which each wakes the next.
+    """
+
+    def __init__(self, cores: SharedCores | AnyCore, threads: int = 1) -> None:
+        self._cores = cores
+        self._threads = threads
         self._waiting: deque[tuple[float, Done, Any]] = deque()
         self._busy = False
 
@@ -85,7 +142,7 @@ class SerialThread:
             self._waiting.append((seconds, done, value))
         else:
             self._busy = True
-            self._cores.work(seconds, self._next, (done, value))
+            self._cores.wake(seconds, self._next, (done, value), self._threads)
 
     def _next(self, piece: tuple[Done, Any]) -> None:
         if self._waiting:

@@ -15,6 +15,10 @@ from rootstock.loadtest.measure.outcome import BenchmarkRun
 COSTS_FILE = ROOT / "loadtest" / "results" / "cluster" / "cluster-costs.json"
 # Of a request's work outside the batches, the part before its batch. The rest comes after.
 _BEFORE = 0.5
+# The pause after which a request costs a replica `pause` more.
+PAUSE_S = 0.05
+# The threads of others on a core beside a thread that wakes.
+BESIDE = (1, 2)
 
 
 class NoCosts(Exception):
@@ -28,7 +32,9 @@ class ClusterCosts:
     `passes` has the forward pass by rows and tokens a row, `batch` what a batch costs beside it, `request` what a
     request costs beside its batch. `load` is an adapter's load from the store, `slot` one into a slot, `client`
     the load generator's work for a request. `slowdown` is how many times as long work takes while all cores work.
-    `adapter_bytes` is the memory of an adapter.
+    `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores
+    have paused for `PAUSE_S`. `late` has samples of the time that a woken thread waits
+    for a core: first beside one other thread, then beside two.
     """
 
     passes: Mapping[tuple[int, int], float]
@@ -39,6 +45,8 @@ class ClusterCosts:
     client: float = 0.0
     slowdown: float = 1.0
     adapter_bytes: int = 1
+    pause: float = 0.0
+    late: tuple[tuple[float, ...], ...] = ()
     _known: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -50,6 +58,10 @@ class ClusterCosts:
     def after(self) -> float:
         """Return the seconds of a request's work after its batch."""
         return self.request - self.before
+
+    def after_pause(self, seconds: float) -> float:
+        """Return what a request costs beside after a pause of so many seconds: in proportion up to PAUSE_S."""
+        return self.pause * min(1.0, seconds / PAUSE_S)
 
     def batch_of(self, rows: int, tokens: int) -> float:
         """Return the seconds of a batch. Between and beyond the measured sizes they are linear."""
@@ -81,7 +93,8 @@ def costs_of(run: BenchmarkRun) -> ClusterCosts:
     passes = {(stage["rows"], stage["tokens"]): stage["ms"] / 1e3 for stage in run.outcome.stages}
     if not passes:
         raise KeyError("stages")
-    found = {row.extra["cost"]: row.interval.median for row in run.outcome.measured_rows}
+    rows = {row.extra["cost"]: row for row in run.outcome.measured_rows}
+    found = {cost: row.interval.median for cost, row in rows.items()}
     return ClusterCosts(
         passes,
         batch=found["batch"] / 1e3,
@@ -91,6 +104,8 @@ def costs_of(run: BenchmarkRun) -> ClusterCosts:
         client=found["client"] / 1e3,
         slowdown=found["slowdown"],
         adapter_bytes=round(found["adapter"] * 1e3),
+        pause=found["pause"] / 1e3,
+        late=tuple(tuple(ms / 1e3 for ms in rows[f"late-{beside}"].extra["sample"]) for beside in BESIDE),
     )
 
 

@@ -20,6 +20,7 @@ from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.fixtures.workload import sentences
 from rootstock.loadtest.load.trial import GeneratorFailed
 from rootstock.loadtest.measure.machine import ROOT
+from rootstock.loadtest.measure.processes import pin
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
@@ -97,16 +98,20 @@ def adapter_home(setup: BenchmarkSetup, adapters: int) -> Iterator[AdapterHome]:
 
 @contextmanager
 def live_cluster(home: AdapterHome, replicas: int, settings: Mapping[str, str]) -> Iterator[LiveCluster]:
-    """Start replicas of one thread under uvicorn, each on a copy of the home; stop them at the end."""
+    """Start replicas of one thread under uvicorn, each on a copy of the home; stop them at the end.
+
+    Each is pinned to a core, in turn. Otherwise the kernel lets two of them share a core while another is idle.
+    """
+    places = sorted(os.sched_getaffinity(0))
     with TemporaryDirectory(prefix="rootstock-bench-") as folder, ExitStack() as stack:
         servers = []
         for i in range(replicas):
             copy = Path(folder) / str(i)
             # Bundles do not change, so links to them are copies.
             shutil.copytree(home.folder, copy, copy_function=_link_bundle)
-            servers.append(
-                stack.enter_context(rootstock_server("uvicorn", home.export, 1, home=copy, settings=settings))
-            )
+            server = rootstock_server("uvicorn", home.export, 1, home=copy, settings=settings)
+            servers.append(stack.enter_context(server))
+            pin(servers[-1].pid, places[i % len(places)])
         yield LiveCluster(servers, home)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import ceil
 from typing import Protocol
 
 import numpy as np
@@ -109,8 +110,8 @@ class RendezvousBounded(Rendezvous):
     """The first replica of the ranking that is not full: consistent hashing with bounded loads.
 
     Source: Mirrokni, Thorup and Zadimoghaddam 2018. A replica is full if the requests under way in it, this one
-    included, are more than `excess` times their mean over all and more than `least`. A hot adapter so lies in as
-    many replicas as it needs.
+    included, are more than `excess` times their mean over all, rounded up, and more than `least`. A hot adapter
+    so lies in as many replicas as it needs.
     """
 
     def __init__(self, adapters: int, replicas: int, seed: int, excess: float = 1.25, least: int = 4) -> None:
@@ -119,11 +120,11 @@ class RendezvousBounded(Rendezvous):
 
     def choose(self, adapter: int, waiting: Sequence[int], up: Sequence[int]) -> int:
         """Return the first replica with room."""
-        most = max(self._least, self._excess * (sum(waiting) + 1) / len(up))
+        most = max(self._least, ceil(self._excess * (sum(waiting) + 1) / len(up)))
         (own,) = self.first(adapter, up, 1)
         if waiting[own] + 1 <= most:
             return own
-        # Not all are fuller than their mean.
+        # Those that do not take requests may still have some, so that all others may be full.
         return next((r for r in self.first(adapter, up, len(up)) if waiting[r] + 1 <= most), own)
 
 

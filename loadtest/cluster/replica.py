@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from simpy import Environment
 
-from rootstock.loadtest.cluster.cores import SerialThread, SharedCores
+from rootstock.loadtest.cluster.cores import Done, SerialThread, SharedCores
 from rootstock.loadtest.cluster.costs import ClusterCosts
 from rootstock.loadtest.cluster.places import AdapterPlaces
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
@@ -23,6 +23,8 @@ from rootstock.service.engine.encode.queue import Queue
 # Of the engine: the slots that no adapter gets, and the loads at once (core/slots.py, core/adapter_cache.py).
 _RESERVED_SLOTS = 2
 _LOADS_AT_ONCE = 8
+# The event loop, and the thread that reads inputs or the one that makes answers.
+_FRONT_THREADS = 2
 
 
 class Fate(Enum):
@@ -106,7 +108,7 @@ class SimulatedReplica:
         self._answer_to = answer
         self._count_load = loaded
         self._count_slot_loads = placed
-        self._front = SerialThread(cores)
+        self._front = SerialThread(cores, _FRONT_THREADS)
         self._admission = Admission(limits.capacity)
         self._queue = Queue(limits.batches)
         memory = max(1, limits.cache_bytes // costs.adapter_bytes)
@@ -122,7 +124,7 @@ class SimulatedReplica:
     def take(self, request: SimulatedRequest) -> None:
         """Take a request from the network."""
         self.under_way.add(request)
-        self._front.do(self._costs.before, self._admit, request)
+        self._front.do(self._costs.before + self._costs.after_pause(self._cores.pause), self._admit, request)
 
     def hold(self, adapter: int) -> None:
         """Have an adapter in memory, as after a request for it."""
@@ -166,7 +168,7 @@ class SimulatedReplica:
                 self._read(adapter)
 
     def _read(self, adapter: int) -> None:
-        self._cores.work(self._costs.load, self._loaded, adapter)
+        self._cores.wake(self._costs.load, self._loaded, adapter)
 
     def _loaded(self, adapter: int) -> None:
         if self._dead:
@@ -181,10 +183,10 @@ class SimulatedReplica:
     def _enqueue(self, request: SimulatedRequest) -> None:
         self._queue.put(cast(Row, request))
         if not self._running:
-            self._run()
+            self._run(self._cores.wake)
 
-    def _run(self) -> None:
-        """Run the next batch. Do nothing if no row can run."""
+    def _run(self, begin: Callable[[float, Done, Any], None]) -> None:
+        """Run the next batch, with a thread that wakes or goes on. Do nothing if no row can run."""
         leased: list[int] = []
         loads = self.places.slot_loads
 
@@ -205,7 +207,7 @@ class SimulatedReplica:
         placed = self.places.slot_loads - loads
         self._count_slot_loads(placed)
         seconds += self._costs.slot * placed
-        self._cores.work(seconds, self._ran, (rows, leased))
+        begin(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:
         request = cast(SimulatedRequest, row)
@@ -224,7 +226,7 @@ class SimulatedReplica:
             self._front.do(self._costs.after, self._answer, request)
         self._running = False
         if len(self._queue):
-            self._run()
+            self._run(self._cores.work)
 
     def _answer(self, request: SimulatedRequest) -> None:
         if self._dead:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from simpy import Environment, Event
 
-from rootstock.loadtest.cluster.cores import SerialThread, SharedCores
+from rootstock.loadtest.cluster.cores import AnyCore, SerialThread, SharedCores
 from rootstock.loadtest.cluster.costs import ClusterCosts
 from rootstock.loadtest.cluster.policy import policy_of
 from rootstock.loadtest.cluster.replica import Fate, ReplicaLimits, SimulatedReplica, SimulatedRequest
@@ -38,7 +38,8 @@ class SimulatedPhase:
 class SimulationPlan:
     """The cluster, its traffic and its faults.
 
-    Each replica has a machine of `cores` cores; with `one_machine`, they and the clients share one. `clients`
+    Each replica has a machine of `cores` cores. With `one_machine` they share one: each is pinned to a core, in
+    turn, and the clients run on any core. `clients`
     send each next request after an answer; with `rate` instead, so many requests a second come at random times.
     `tokens` is the length of each input. A killed replica is back after `restart_s`. A deploy starts new replicas
     beside the share `surge` of the old ones at a time, and they take their places after `restart_s`. At the
@@ -94,8 +95,9 @@ class ClusterSimulation:
         self._plan = plan
         self._costs = costs
         self._environment = Environment()
-        self._common = SharedCores(self._environment, plan.cores, costs.slowdown) if plan.one_machine else None
-        self._client = None if self._common is None else SerialThread(self._common)
+        pinned = plan.cores if plan.one_machine else 0
+        self._pinned = [SharedCores(self._environment, 1, late=costs.late, seed=i) for i in range(pinned)]
+        self._client = SerialThread(AnyCore(self._pinned)) if self._pinned else None
         self._policy = policy_of(plan.policy, plan.adapters, plan.replicas, plan.seed)
         self._adapters = zipf(plan.adapters, plan.seed)
         self._gaps = arrivals(plan.rate, plan.seed)
@@ -105,7 +107,7 @@ class ClusterSimulation:
         self._up = list(range(plan.replicas))
         self.latencies = array("d")
         self._cold = self._refused = self._retried = self._failed = self._slot_loads = 0
-        self._replicas = [self._start() for _ in range(plan.replicas)]
+        self._replicas = [self._start(place) for place in range(plan.replicas)]
 
     def run(self, say: Say = lambda line: None) -> list[PhaseFigures]:
         """Simulate all phases and return the figures of each."""
@@ -140,7 +142,7 @@ class ClusterSimulation:
         return np.array([self._cold, self._slot_loads, self._refused, self._retried, self._failed])
 
     def _used(self) -> float:
-        return 0.0 if self._common is None else self._common.used
+        return sum(core.used for core in self._pinned)
 
     def _figures(
         self, phase: SimulatedPhase, before: np.ndarray[Any, np.dtype[np.int64]], used: float
@@ -162,8 +164,12 @@ class ClusterSimulation:
             1e3 * (self._used() - used) / max(1, answers),
         )
 
-    def _start(self) -> SimulatedReplica:
-        cores = self._common or SharedCores(self._environment, self._plan.cores, self._costs.slowdown)
+    def _start(self, place: int) -> SimulatedReplica:
+        if self._pinned:
+            cores = self._pinned[place % len(self._pinned)]
+        else:
+            costs = self._costs
+            cores = SharedCores(self._environment, self._plan.cores, costs.slowdown, costs.late, place)
         return SimulatedReplica(
             self._environment,
             cores,
@@ -232,7 +238,7 @@ class ClusterSimulation:
         for request in sorted(self._replicas[place].kill(), key=lambda lost: lost.key):
             self._waiting[place] -= 1
             self._retry(request)
-        self._replicas[place] = self._start()
+        self._replicas[place] = self._start(place)
         yield self._environment.timeout(self._plan.restart_s)
         self._up = sorted([*self._up, place])
 
@@ -253,4 +259,4 @@ class ClusterSimulation:
         for begin in range(0, self._plan.replicas, step):
             yield self._environment.timeout(self._plan.restart_s)
             for place in range(begin, min(begin + step, self._plan.replicas)):
-                self._replicas[place] = self._start()
+                self._replicas[place] = self._start(place)

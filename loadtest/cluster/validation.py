@@ -24,8 +24,8 @@ from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 
 _NAME = "cluster-validation"
 _REPLICAS = (2, 4)
-_CLOSED = ("random", "least-outstanding", "rendezvous-two-choices")
-_OPEN = "rendezvous-two-choices"
+_CLOSED = ("random", "least-outstanding", "rendezvous-bounded")
+_OPEN = "rendezvous-bounded"
 # Of the rate of the closed loop.
 _OPEN_SHARE = 0.6
 _ADAPTERS = 200

@@ -48,6 +48,13 @@ def busy_seconds() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
+def pin(pid: int, core: int) -> None:
+    """Let the threads of a process and its live descendants run on one core alone."""
+    for member in _family(pid):
+        for thread in (_PROC / str(member) / "task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
+
+
 def memory(pid: int) -> Memory:
     """Return the memory of a process and its live descendants. Raise OSError if /proc cannot be read."""
     rollups = [(_PROC / str(member) / "smaps_rollup").read_text() for member in _family(pid)]
