@@ -18,7 +18,6 @@ from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
 from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
 from rootstock.loadtest.cluster.wake_delay import wake_delays
-from rootstock.loadtest.cluster.window import WindowFigures
 from rootstock.loadtest.fixtures.registration import digests_of
 from rootstock.loadtest.fixtures.runner_bench import open_bench
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
@@ -38,8 +37,9 @@ _BESIDE_S, _QUICK_BESIDE_S = 3.0, 0.3
 _PASSES, _QUICK_PASSES = 11, 5
 # All adapters of the load have a slot, so that none is loaded during it.
 _ADAPTERS, _QUICK_ADAPTERS = 48, 8
-_LEVELS = (1, 4, 32)
-_WARM = 400
+_LEVELS = (1, 2, 4, 8, 16, 32)
+_RATES = (10, 20, 40, 80)
+_WARM = 100
 _WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
 _WAKING_S, _QUICK_WAKING_S = 10.0, 1.0
 
@@ -188,45 +188,31 @@ def _requests(
 ) -> tuple[float, float, float, float]:
     """Return CPU milliseconds: a request beside its batch, a batch beside its pass, the client, and a pause.
 
-    The CPU time of the server's process, less its passes, is that of requests and batches. Loads of few and of
-    many clients make batches of few and of many rows, which tells the two apart (least squares). Requests that
-    come one by one at random times cost more, because pauses precede them.
+    The CPU time of a loaded server and its clients, less that of the passes, is that of requests, batches and
+    pauses. Many clients make large batches, and requests at random times come after pauses, which tells them
+    apart (least squares).
     """
     known = ClusterCosts(passes)
-    left, shares, clients = [], [], []
-
-    def outside_passes(seen: WindowFigures) -> float:
-        share = seen.batches_per_request
-        return seen.server_cpu_ms - 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
-
     window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
+    parts, left, clients = [], [], []
     with live_cluster(home, 1, {}) as cluster:
-        for level in _LEVELS:
-            setup.say(f"a server under {level} clients")
-            seen = cluster.load("random", _WARM, window, clients=level)
-            left.append(outside_passes(seen))
-            shares.append(seen.batches_per_request)
-            clients.append(seen.client_cpu_ms)
-        setup.say("a server with pauses between requests")
-        rate = 1 / PAUSE_S
-        seen = cluster.load("random", round(rate), 3 * window, rate=rate)
-    request, batch = _split(left, shares, slowdown)
-    client = median_interval(clients).median / slowdown
-    more = outside_passes(seen) - slowdown * (request + batch * seen.batches_per_request)
-    more += max(0.0, seen.client_cpu_ms - slowdown * client)
-    return request, batch, client, max(0.0, more) / slowdown / _mean_pause(rate, seen.p50_ms / 1e3)
+        for level, rate in (*((level, 0) for level in _LEVELS), *((0, rate) for rate in _RATES)):
+            setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
+            seen = cluster.load("random", _WARM, window, clients=level, rate=rate)
+            share, all_ms = seen.batches_per_request, seen.server_cpu_ms + seen.client_cpu_ms
+            passed = 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
+            pause = _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0
+            # So that the errors that count are shares.
+            parts.append([1 / all_ms, share / all_ms, pause / all_ms])
+            left.append(1 - passed / all_ms)
+            clients.append(seen.client_cpu_ms / slowdown)
+    found, *_ = np.linalg.lstsq(np.array(parts), np.array(left), rcond=None)
+    request, batch, pause = (max(0.0, float(one)) / slowdown for one in found)
+    client = min(request, *clients)
+    return request - client, batch, client, pause
 
 
 def _mean_pause(rate: float, latency: float) -> float:
     """Return the mean pause before a request, as a share of PAUSE_S and at most 1, if requests come at random."""
     # No request is under way with this probability, and the pause is exponential then.
     return float(np.exp(-rate * latency) * (1 - np.exp(-rate * PAUSE_S)) / (rate * PAUSE_S))
-
-
-def _split(left: Sequence[float], shares: Sequence[float], slowdown: float) -> tuple[float, float]:
-    """Return the cost of a request and of a batch, from costs of a request with different shares of a batch."""
-    matrix = np.column_stack([np.ones(len(shares)), shares])
-    (request, batch), *_ = np.linalg.lstsq(matrix, np.array(left), rcond=None)
-    if batch < 0 or request < 0:
-        request, batch = float(np.mean(left)), 0.0
-    return max(0.0, float(request)) / slowdown, float(batch) / slowdown
