@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Queue as ThreadQueue
 from threading import Barrier
@@ -24,6 +26,7 @@ from rootstock.loadtest.fixtures.setup import BenchmarkSetup
 from rootstock.loadtest.measure.interval import median_interval
 from rootstock.loadtest.measure.machine import cores
 from rootstock.loadtest.measure.outcome import Outcome
+from rootstock.loadtest.measure.processes import pin
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
 from rootstock.service.engine.core.adapter_cache import memory_of
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
@@ -38,8 +41,10 @@ _PASSES, _QUICK_PASSES = 11, 5
 # All adapters of the load have a slot, so that none is loaded during it.
 _ADAPTERS, _QUICK_ADAPTERS = 48, 8
 _LEVELS = (1, 2, 4, 8, 16, 32)
+_TURN_LEVELS = (2, 4, 8, 16)
 _RATES = (10, 20, 40, 80)
 _WARM = 100
+_READY_S = 120.0
 _WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
 _WAKING_S, _QUICK_WAKING_S = 10.0, 1.0
 
@@ -50,7 +55,7 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
     slowdown = _slowdown(setup)
     with adapter_home(setup, setup.count(_ADAPTERS, _QUICK_ADAPTERS)) as home:
         loads, slots, sizes = _loads(setup, home)
-        request, batch, client, pause = _requests(setup, home, passes, slowdown)
+        request, batch, client, pause, turn = _requests(setup, home, passes, slowdown)
     setup.say("threads that wake beside others")
     seconds = setup.length(_WAKING_S, _QUICK_WAKING_S)
     late = {beside: wake_delays(beside, request / 2e3, seconds) for beside in BESIDE}
@@ -68,6 +73,7 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
             _row("adapter", "memory of an adapter", "kB", sizes),
             _row("slowdown", "time of a pass while all cores run passes ÷ alone", "×", [slowdown]),
             _row("pause", f"a request after a pause of {PAUSE_S * 1e3:g} ms, beside all that", "ms", [pause]),
+            _row("turn", "a batch after one of another process on its core, beside all that", "ms", [turn]),
             *(_late_row(beside, delays) for beside, delays in late.items()),
         ],
         stages,
@@ -162,6 +168,32 @@ def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQue
     results.put(median_interval(found).median)
 
 
+@contextmanager
+def passes_beside(export: Path, core: int) -> Iterator[None]:
+    """Let another process run passes on a core until the block ends."""
+    context = multiprocessing.get_context("spawn")
+    ready, stop = context.Event(), context.Event()
+    process = context.Process(target=_pass_on, args=(export, core, ready, stop))
+    process.start()
+    try:
+        if not ready.wait(_READY_S):
+            raise RuntimeError(f"a process that runs passes did not start within {_READY_S:g} s")
+        yield
+    finally:
+        stop.set()
+        process.join()
+
+
+def _pass_on(export: Path, core: int, ready: Event, stop: Event) -> None:
+    bench = open_bench(export, TOKENS, 1)
+    batch = bench.batch(bench.encoded[:_BESIDE_ROWS], range(1, _BESIDE_ROWS + 1))
+    bench.runner.run(batch)
+    pin(os.getpid(), core)
+    ready.set()
+    while not stop.is_set():
+        bench.runner.run(batch)
+
+
 def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[float], list[float]]:
     """Return the CPU milliseconds of loads into memory and into slots, and the adapters' sizes in kB."""
     setup.say("loads of adapters")
@@ -185,16 +217,17 @@ def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[
 
 def _requests(
     setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float], slowdown: float
-) -> tuple[float, float, float, float]:
-    """Return CPU milliseconds: a request beside its batch, a batch beside its pass, the client, and a pause.
+) -> tuple[float, float, float, float, float]:
+    """Return CPU milliseconds: of a request, of a batch beside its pass, of the client, of a pause and of a turn.
 
     The CPU time of a loaded server and its clients, less that of the passes, is that of requests, batches and
     pauses. Many clients make large batches, and requests at random times come after pauses, which tells them
-    apart (least squares).
+    apart (least squares). A turn is what a batch takes more while another process computes on the server's core.
     """
     known = ClusterCosts(passes)
     window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
-    parts, left, clients = [], [], []
+    parts, left, clients, turns = [], [], [], []
+    alone: dict[int, float] = {}
     with live_cluster(home, 1, {}) as cluster:
         for level, rate in (*((level, 0) for level in _LEVELS), *((0, rate) for rate in _RATES)):
             setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
@@ -206,10 +239,17 @@ def _requests(
             parts.append([1 / all_ms, share / all_ms, pause / all_ms])
             left.append(1 - passed / all_ms)
             clients.append(seen.client_cpu_ms / slowdown)
+            alone[level] = all_ms
+        with passes_beside(setup.export, cluster.cores[0]):
+            for level in _TURN_LEVELS:
+                setup.say(f"a server under {level} clients, beside another process on its core")
+                seen = cluster.load("random", _WARM, window, clients=level)
+                more = seen.server_cpu_ms + seen.client_cpu_ms - alone[level]
+                turns.append(max(0.0, more / seen.batches_per_request))
     found, *_ = np.linalg.lstsq(np.array(parts), np.array(left), rcond=None)
     request, batch, pause = (max(0.0, float(one)) / slowdown for one in found)
     client = min(request, *clients)
-    return request - client, batch, client, pause
+    return request - client, batch, client, pause, float(np.mean(turns)) / slowdown
 
 
 def _mean_pause(rate: float, latency: float) -> float:

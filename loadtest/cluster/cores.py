@@ -44,6 +44,8 @@ class SharedCores:
         ]
         self._full = cores * self._speeds[cores]
         self._virtual = self._at = 0.0
+        # The process that computed last.
+        self.user: object = None
         self._order = count()
         self._working: list[tuple[float, int, Done, Any]] = []
         self._plan = 0

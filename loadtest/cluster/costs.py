@@ -32,9 +32,10 @@ class ClusterCosts:
     `passes` has the forward pass by rows and tokens a row, `batch` what a batch costs beside it, `request` what a
     request costs beside its batch. `load` is an adapter's load from the store, `slot` one into a slot, `client`
     the load generator's work for a request. `slowdown` is how many times as long work takes while all cores work.
-    `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores
-    have paused for `PAUSE_S`. `late` has samples of the time that a woken thread waits
-    for a core: first beside one other thread, then beside two.
+    `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores have
+    paused for `PAUSE_S`, and `turn` what a batch costs beside after another process has computed on its core.
+    `late` has samples of the time that a woken thread waits for a core: first beside one other thread, then
+    beside two.
     """
 
     passes: Mapping[tuple[int, int], float]
@@ -46,6 +47,7 @@ class ClusterCosts:
     slowdown: float = 1.0
     adapter_bytes: int = 1
     pause: float = 0.0
+    turn: float = 0.0
     late: tuple[tuple[float, ...], ...] = ()
     _known: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -105,6 +107,7 @@ def costs_of(run: BenchmarkRun) -> ClusterCosts:
         slowdown=found["slowdown"],
         adapter_bytes=round(found["adapter"] * 1e3),
         pause=found["pause"] / 1e3,
+        turn=found["turn"] / 1e3,
         late=tuple(tuple(ms / 1e3 for ms in rows[f"late-{beside}"].extra["sample"]) for beside in BESIDE),
     )
 

@@ -41,9 +41,10 @@ class AdapterHome:
 
 @dataclass(frozen=True)
 class LiveCluster:
-    """Real replicas that run."""
+    """Real replicas that run, and the core of each."""
 
     servers: Sequence[ServerProcess]
+    cores: Sequence[int]
     home: AdapterHome
 
     def load(
@@ -104,15 +105,16 @@ def live_cluster(home: AdapterHome, replicas: int, settings: Mapping[str, str]) 
     """
     places = sorted(os.sched_getaffinity(0))
     with TemporaryDirectory(prefix="rootstock-bench-") as folder, ExitStack() as stack:
-        servers = []
+        servers, cores = [], []
         for i in range(replicas):
             copy = Path(folder) / str(i)
             # Bundles do not change, so links to them are copies.
             shutil.copytree(home.folder, copy, copy_function=_link_bundle)
             server = rootstock_server("uvicorn", home.export, 1, home=copy, settings=settings)
             servers.append(stack.enter_context(server))
-            pin(servers[-1].pid, places[i % len(places)])
-        yield LiveCluster(servers, home)
+            cores.append(places[i % len(places)])
+            pin(servers[-1].pid, cores[-1])
+        yield LiveCluster(servers, cores, home)
 
 
 def _link_bundle(source: str, target: str) -> None:

@@ -207,6 +207,9 @@ class SimulatedReplica:
         placed = self.places.slot_loads - loads
         self._count_slot_loads(placed)
         seconds += self._costs.slot * placed
+        if self._cores.user not in (None, self):
+            seconds += self._costs.turn
+        self._cores.user = self
         begin(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:
