@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Queue as ThreadQueue
@@ -18,7 +19,7 @@ import numpy as np
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
-from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
+from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, LiveCluster, adapter_home, live_cluster
 from rootstock.loadtest.cluster.wake_delay import wake_delays
 from rootstock.loadtest.fixtures.registration import digests_of
 from rootstock.loadtest.fixtures.runner_bench import open_bench
@@ -45,7 +46,8 @@ _TURN_LEVELS = (2, 4, 8, 16)
 _RATES = (10, 20, 40, 80)
 _WARM = 100
 _READY_S = 120.0
-_WINDOW_S, _QUICK_WINDOW_S = 6.0, 1.0
+_SERVERS = 3
+_WINDOW_S, _QUICK_WINDOW_S = 4.0, 1.0
 _WAKING_S, _QUICK_WAKING_S = 10.0, 1.0
 
 
@@ -215,6 +217,37 @@ def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[
     return loads[1:], slots[1:], sizes[1:]
 
 
+@dataclass
+class _ServerLoads:
+    """The CPU milliseconds of a server and its clients under several loads, for one request of each."""
+
+    # What a request takes of a request, a batch and a pause, and what it takes beside its pass, as shares of all.
+    parts: list[list[float]] = field(default_factory=list)
+    left: list[float] = field(default_factory=list)
+    clients: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
+
+    def add(self, setup: BenchmarkSetup, cluster: LiveCluster, known: ClusterCosts) -> None:
+        """Load one server, alone and beside another process on its core."""
+        window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
+        alone: dict[int, float] = {}
+        for level, rate in (*((level, 0) for level in _LEVELS), *((0, rate) for rate in _RATES)):
+            setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
+            seen = cluster.load("random", _WARM, window, clients=level, rate=rate)
+            share, all_ms = seen.batches_per_request, seen.server_cpu_ms + seen.client_cpu_ms
+            pause = _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0
+            self.parts.append([1 / all_ms, share / all_ms, pause / all_ms])
+            self.left.append(1 - 1e3 * share * known.pass_of(1 / share, TOKENS) / all_ms)
+            self.clients.append(seen.client_cpu_ms)
+            alone[level] = all_ms
+        with passes_beside(setup.export, cluster.cores[0]):
+            for level in _TURN_LEVELS:
+                setup.say(f"a server under {level} clients, beside another process on its core")
+                seen = cluster.load("random", _WARM, window, clients=level)
+                more = seen.server_cpu_ms + seen.client_cpu_ms - alone[level]
+                self.turns.append(more / seen.batches_per_request)
+
+
 def _requests(
     setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float], slowdown: float
 ) -> tuple[float, float, float, float, float]:
@@ -223,33 +256,17 @@ def _requests(
     The CPU time of a loaded server and its clients, less that of the passes, is that of requests, batches and
     pauses. Many clients make large batches, and requests at random times come after pauses, which tells them
     apart (least squares). A turn is what a batch takes more while another process computes on the server's core.
+    One server differs from the next by some percent, so several are loaded.
     """
-    known = ClusterCosts(passes)
-    window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
-    parts, left, clients, turns = [], [], [], []
-    alone: dict[int, float] = {}
-    with live_cluster(home, 1, {}) as cluster:
-        for level, rate in (*((level, 0) for level in _LEVELS), *((0, rate) for rate in _RATES)):
-            setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
-            seen = cluster.load("random", _WARM, window, clients=level, rate=rate)
-            share, all_ms = seen.batches_per_request, seen.server_cpu_ms + seen.client_cpu_ms
-            passed = 1e3 * slowdown * share * known.pass_of(1 / share, TOKENS)
-            pause = _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0
-            # So that the errors that count are shares.
-            parts.append([1 / all_ms, share / all_ms, pause / all_ms])
-            left.append(1 - passed / all_ms)
-            clients.append(seen.client_cpu_ms / slowdown)
-            alone[level] = all_ms
-        with passes_beside(setup.export, cluster.cores[0]):
-            for level in _TURN_LEVELS:
-                setup.say(f"a server under {level} clients, beside another process on its core")
-                seen = cluster.load("random", _WARM, window, clients=level)
-                more = seen.server_cpu_ms + seen.client_cpu_ms - alone[level]
-                turns.append(max(0.0, more / seen.batches_per_request))
-    found, *_ = np.linalg.lstsq(np.array(parts), np.array(left), rcond=None)
+    known = ClusterCosts({size: slowdown * seconds for size, seconds in passes.items()})
+    loads = _ServerLoads()
+    for _ in range(setup.count(_SERVERS, 1)):
+        with live_cluster(home, 1, {}) as cluster:
+            loads.add(setup, cluster, known)
+    found, *_ = np.linalg.lstsq(np.array(loads.parts), np.array(loads.left), rcond=None)
     request, batch, pause = (max(0.0, float(one)) / slowdown for one in found)
-    client = min(request, *clients)
-    return request - client, batch, client, pause, float(np.mean(turns)) / slowdown
+    client = min(request, *(one / slowdown for one in loads.clients))
+    return request - client, batch, client, pause, max(0.0, float(np.mean(loads.turns))) / slowdown
 
 
 def _mean_pause(rate: float, latency: float) -> float:
