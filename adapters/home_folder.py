@@ -56,6 +56,14 @@ class HomeFolder:
         """Return the home of one of several replicas on this machine, which need not exist."""
         return self.folder / "replicas" / str(number)
 
+    def process(self, number: int) -> Path:
+        """Return the home of one of several processes that serve this home, which need not exist."""
+        return self._processes / str(number)
+
+    @property
+    def _processes(self) -> Path:
+        return self.folder / "processes"
+
     @property
     def _store(self) -> Path:
         return self.folder / "store"

@@ -189,6 +189,13 @@ _HTTP = (
         "http.request_cost:request_cost",
     ),
     Benchmark(
+        "processes",
+        Command.HTTP,
+        "requests/s of a server in one process for each core ÷ in one process; the same without a model's cost",
+        "",
+        "http.server_processes:processes",
+    ),
+    Benchmark(
         "modalities",
         Command.HTTP,
         "texts and images on one server, each beside the other ÷ alone: answers/s; p99; wrong answers",

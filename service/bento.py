@@ -1,6 +1,6 @@
-"""The BentoML service, which runs the app in one worker process.
+"""The BentoML service, which runs the app in one worker process, or in several.
 
-Run `bentoml serve rootstock.service.bento:Rootstock`. BentoML's parent process supervises the worker. Every way
+Run `bentoml serve rootstock.service.bento:Rootstock`. BentoML's parent process supervises the workers. Every way
 of starting BentoML imports this module in the parent before the supervisor opens, so it can close its ports.
 """
 
@@ -17,8 +17,11 @@ from starlette.types import ASGIApp
 from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
+from rootstock.adapters.errors import HomeInUse
+from rootstock.adapters.home.home import Home
 from rootstock.service.composition.access_parts import check_openness
 from rootstock.service.lean_imports import lean_imports
+from rootstock.service.runner_choice import check_processes
 from rootstock.service.settings import SettingsError, read_settings
 from rootstock.service.startup import Startup, keep_files_private, tell_parent
 
@@ -27,6 +30,7 @@ HTTP_PROTOCOLS["auto"] = "rootstock.service.api.connection.protocol:BoundedHeadP
 
 # A wrong setting stops BentoML's parent process here, before it starts a worker.
 settings = read_settings()
+check_processes(settings)
 
 
 def _guard_supervisor() -> None:
@@ -46,7 +50,7 @@ def _guard_supervisor() -> None:
 
     # BentoML passes these arguments by keyword. If that changes, the call fails and no server starts.
     def open_without_ports(
-        self: Arbiter, *arguments: Any, endpoint: str, pubsub_endpoint: str, **options: Any
+        self: Arbiter, watchers: Any, *arguments: Any, endpoint: str, pubsub_endpoint: str, **options: Any
     ) -> None:
         if options.get("plugins"):
             raise BentoMLConfigException(
@@ -56,10 +60,17 @@ def _guard_supervisor() -> None:
         try:
             for listener in options["sockets"]:
                 check_openness(read_settings(host=listener.host))
-        except SettingsError as error:
+            if settings.processes > 1:
+                # The workers inherit the lock.
+                Home(settings.home_folder).keep("rootstock serve")
+        except (SettingsError, HomeInUse) as error:
             raise BentoMLConfigException(str(error)) from None
+        if settings.processes > 1:
+            for watcher in watchers:
+                # BentoML does not replace a worker in a container, where the end of the last one ends it all.
+                watcher.respawn = True
         inside = [f"inproc://{name}-{id(self)}" for name in ("control", "events")]
-        opened(self, *arguments, endpoint=inside[0], pubsub_endpoint=inside[1], **options)
+        opened(self, watchers, *arguments, endpoint=inside[0], pubsub_endpoint=inside[1], **options)
 
     Arbiter.__init__ = open_without_ports  # type: ignore[method-assign]
 
@@ -70,7 +81,7 @@ if bentoml.server_context.worker_index is None:
 
 
 def _stop() -> None:
-    """Stop BentoML's parent process, which would otherwise start another worker for ever."""
+    """Stop BentoML's parent process, which would otherwise start other workers for ever."""
     tell_parent()
     os.kill(os.getppid(), signal.SIGTERM)
 
@@ -83,10 +94,11 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Return the ASGI app that BentoML's worker serves. Raise RuntimeError in a second worker."""
-        if (bentoml.server_context.worker_index or 0) > 1:
+        """Return the ASGI app that BentoML's worker serves. Raise RuntimeError in a worker too many."""
+        if settings.processes == 1 and (bentoml.server_context.worker_index or 0) > 1:
             raise RuntimeError(
-                "rootstock runs in one worker process, which batches all requests; set workers to 1"
+                "rootstock runs in one worker process, which batches all requests; set workers to 1, or "
+                "ROOTSTOCK_PROCESSES to the number of workers"
             )
         # BentoML's parent passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
@@ -105,7 +117,11 @@ _ADDRESS = {"host": "127.0.0.1" if settings.host == "localhost" else settings.ho
 
 
 @bentoml.service(
-    name="rootstock", workers=1, http=_ADDRESS, metrics={"enabled": False}, service_class=FrontedService
+    name="rootstock",
+    workers=settings.processes,
+    http=_ADDRESS,
+    metrics={"enabled": False},
+    service_class=FrontedService,
 )
 class Rootstock:
     """The BentoML service. The lifespan of the app opens its parts."""

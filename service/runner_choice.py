@@ -18,6 +18,18 @@ def runs_on_torch(settings: Settings) -> bool:
     return settings.runner == "torch"
 
 
+def check_processes(settings: Settings) -> None:
+    """Raise SettingsError if several processes of the server would compute on one device."""
+    if settings.processes > 1 and _has_cuda() and runs_on_torch(settings):
+        from rootstock.service.settings import SettingsError
+
+        raise SettingsError(
+            f"ROOTSTOCK_PROCESSES is {settings.processes}, and the runner computes on a GPU: each process would "
+            "hold the foundation in the memory of the device, and their batches would take turns there; set "
+            "ROOTSTOCK_PROCESSES to 1, or ROOTSTOCK_RUNNER to onnx to compute on the cores"
+        )
+
+
 def _has_cuda() -> bool:
     """Tell whether there is an NVIDIA device. This imports no torch, which serving on a CPU does not need."""
     return Path("/dev/nvidiactl").exists()

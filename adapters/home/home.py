@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from rootstock.adapters.errors import RegistryLost
 from rootstock.adapters.home.journal import BundleJournal
-from rootstock.adapters.home.lock import holding, keep
+from rootstock.adapters.home.lock import KeptLock, holding, keep
 from rootstock.adapters.home_folder import HomeFolder
 from rootstock.adapters.registry import SqlRegistry
 from rootstock.adapters.registry.port import Registry
@@ -59,6 +59,10 @@ class Home(HomeFolder):
         """Return whether every user of the machine may read the folder."""
         return self.folder.exists() and bool(self.folder.stat().st_mode & 0o007)
 
+    def process_homes(self) -> list[Home]:
+        """Return the homes of all processes that have served this home, those that run now included."""
+        return [Home(folder) for folder in sorted(self._processes.glob("*")) if folder.name.isdigit()]
+
     def hold(self, program: str) -> AbstractContextManager[None]:
         """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
         return holding(self._lock, program)
@@ -66,6 +70,11 @@ class Home(HomeFolder):
     def keep(self, program: str) -> None:
         """Lock the home as `hold` does, until this process and all that inherit its handles have ended."""
         keep(self._lock, program)
+
+    @property
+    def kept_lock(self) -> KeptLock:
+        """Return the lock that `keep` took, for processes that multiprocessing starts."""
+        return KeptLock()
 
 
 def shared_registry() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -77,10 +77,21 @@ class BundleJournal:
                 del self._marks[digest]
                 self._mark_of(digest).unlink(missing_ok=True)
 
+    def take_over(self, folder: Path) -> None:
+        """Take the marks in the folder of another journal, which no program uses now."""
+        for digest in _marked(folder):
+            with suppress(OSError):
+                self._folder.mkdir(0o700, parents=True, exist_ok=True)
+                (folder / self._mark_of(digest).name).replace(self._mark_of(digest))
+
+    def left(self) -> list[str]:
+        """Return the digests of the changes that killed programs began, before this one begins any."""
+        return _marked(self._folder)
+
     def settle(self) -> int:
         """End the changes that killed programs began, and return how many bundles were removed."""
         removed = 0
-        for digest in list(self._marked()):
+        for digest in self.left():
             stored = self._is_stored(digest)
             removed += self.discard(digest) and stored
             self.unmark(digest)
@@ -93,10 +104,14 @@ class BundleJournal:
             return False
         return True
 
-    def _marked(self) -> Iterator[str]:
-        for path in sorted(self._folder.glob("*")):
-            with suppress(InvalidDigest):
-                yield check_digest(f"sha256:{path.name}")
-
     def _mark_of(self, digest: str) -> Path:
         return self._folder / digest.removeprefix("sha256:")
+
+
+def _marked(folder: Path) -> list[str]:
+    """Return the digests that have a mark in the folder of a journal."""
+    digests = []
+    for path in sorted(folder.glob("*")):
+        with suppress(InvalidDigest):
+            digests.append(check_digest(f"sha256:{path.name}"))
+    return digests

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import reduction
 from pathlib import Path
+from typing import Any
 
 from rootstock.adapters.errors import HomeInUse
 
@@ -41,9 +43,27 @@ def holding(lock: Path, program: str) -> Iterator[None]:
 
 def keep(lock: Path, program: str) -> None:
     """Lock a home as `holding` does, until this process and all that inherit its handles have ended."""
+    if _is_kept(lock):
+        return
     handle = _take(lock, program)
     os.set_inheritable(handle, True)
     os.environ[_KEPT] = str(handle)
+
+
+class KeptLock:
+    """The lock that `keep` took, as an argument of a process that multiprocessing starts by `spawn`.
+
+    Such a process inherits the handles of its arguments and no others. It keeps the lock once it has this one.
+    """
+
+    def __reduce__(self) -> tuple[Callable[..., KeptLock], tuple[Any, ...]]:
+        """Return what makes the lock in the other process. Only multiprocessing can pickle it."""
+        return _keep_passed, (reduction.DupFd(int(os.environ[_KEPT])),)
+
+
+def _keep_passed(handle: Any) -> KeptLock:
+    os.environ[_KEPT] = str(handle.detach())
+    return KeptLock()
 
 
 def _take(lock: Path, program: str) -> int:

@@ -60,8 +60,5 @@ async def metrics(request: Request) -> Response:
     On a server with keys, only the operator's admin key gets the series of adapters and those that count them.
     """
     server = server_of(request)
-    page = server.metrics
-    page.ready.set(server.ready and server.foundations.alive)
-    page.rank()
-    text = await asyncio.to_thread(page.render, is_operator(principal_of(request)))
-    return Response(text, media_type=page.content_type)
+    text = await server.metrics_page(is_operator(principal_of(request)))
+    return Response(text, media_type=server.metrics.content_type)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ from rootstock.service.tenancy.quotas import Quotas
 if TYPE_CHECKING:
     from rootstock.service.telemetry.tracing import Tracing
 
+# Makes a page of metrics, for the operator or for everyone.
+MetricsPage = Callable[[bool], Awaitable[bytes]]
 # A server keeps the views of this many principals, and makes those of others again.
 _MOST_VIEWS = 4096
 
@@ -50,8 +53,9 @@ class Server:
 
     A view differs in `foundations`, `registry`, `publisher`, `deletions`, `pins`, `router` and `adapter_folder`:
     they know the tenant's adapters, and those that others share. `every_tenant` is the registry with the adapters
-    of all. `approval` decides who makes a version live. `tracing` is None if no spans are exported. `texts`
-    limits the texts that are tokenised for clients at once, so that long ones leave threads for the rest.
+    of all. `approval` decides who makes a version live. `tracing` is None if no spans are exported.
+    `all_metrics` makes the page of all processes, and is None if there is one. `texts` limits the texts that are
+    tokenised for clients at once, so that long ones leave threads for the rest.
     """
 
     foundations: Foundations
@@ -72,6 +76,7 @@ class Server:
     router: Router = field(default_factory=Router)
     approval: Approval = field(default_factory=Approval)
     tracing: Tracing | None = None
+    all_metrics: MetricsPage | None = None
     texts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     readiness: Readiness = field(default_factory=Readiness)
     _views: dict[tuple[str, str], Server] = field(default_factory=dict, init=False, repr=False)
@@ -84,6 +89,16 @@ class Server:
     @ready.setter
     def ready(self, ready: bool) -> None:
         self.readiness.ready = ready
+
+    async def metrics_page(self, to_operator: bool) -> bytes:
+        """Return the metrics of the server, of all its processes if there are several."""
+        return await (self.own_metrics if self.all_metrics is None else self.all_metrics)(to_operator)
+
+    async def own_metrics(self, to_operator: bool) -> bytes:
+        """Return the metrics of this process."""
+        self.metrics.ready.set(self.ready and self.foundations.alive)
+        self.metrics.rank()
+        return await asyncio.to_thread(self.metrics.render, to_operator)
 
     def seen_by(self, principal: Principal) -> Server:
         """Return the server as a principal's tenant sees it. Its changes are recorded under the principal."""

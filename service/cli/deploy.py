@@ -113,6 +113,11 @@ def _checked(most_replicas: int, **flags: Any) -> Settings:
 
     try:
         settings = read_settings(**flags)
+        if settings.processes > 1:
+            fail(
+                f"ROOTSTOCK_PROCESSES is {settings.processes}, and a replica on Ray is one process; unset "
+                "it, and give more --replicas"
+            )
         if most_replicas > 1 and not settings.registry_address:
             fail(
                 f"{most_replicas} replicas need one registry and one store, and the registry is a file in "

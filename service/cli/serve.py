@@ -19,7 +19,11 @@ serve = typer.Typer(add_completion=False, rich_markup_mode=None)
 FOUNDATION = typer.Option(help=f"{FOUNDATION_HELP} Default: the value of ROOTSTOCK_FOUNDATION.")
 
 
-@serve.command(epilog=examples("rootstock serve", "rootstock serve --port 8080 --server uvicorn"))
+@serve.command(
+    epilog=examples(
+        "rootstock serve", "rootstock serve --port 8080 --server uvicorn", "rootstock serve --processes 8"
+    )
+)
 def serve_command(
     host: Annotated[
         str | None, typer.Option(help="The address to listen on. Default: the value of ROOTSTOCK_HOST.")
@@ -32,6 +36,10 @@ def serve_command(
         str | None,
         typer.Option(help="The HTTP server, bentoml or uvicorn. Default: the value of ROOTSTOCK_SERVER."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="The number of processes that serve. Default: the value of ROOTSTOCK_PROCESSES."),
+    ] = None,
 ) -> None:
     """Serve a foundation and its adapters over HTTP until stopped.
 
@@ -42,13 +50,16 @@ def serve_command(
     with lean_imports():
         from rootstock.adapters.errors import AdapterError, explained
         from rootstock.adapters.foundation.location import FoundationError
-        from rootstock.service.runner_choice import runs_on_torch
+        from rootstock.service.runner_choice import check_processes, runs_on_torch
         from rootstock.service.settings import SettingsError, read_settings
         from rootstock.service.startup import keep_files_private
         from rootstock.service.telemetry.span_exporters import NoSuchExporter, find_exporters
 
         try:
-            settings = read_settings(host=host, port=port, foundation=foundation, server=server)
+            settings = read_settings(
+                host=host, port=port, foundation=foundation, server=server, processes=processes
+            )
+            check_processes(settings)
             find_exporters()
             pass_on(settings)
             keep_files_private()
@@ -67,7 +78,11 @@ def serve_command(
         fail(explained(error))
     address = f"http://{settings.host}:{settings.port}"
     sys.stderr.write(f"rootstock: serving on {address} (console at {address}/console, docs at {address}/docs)\n")
-    if settings.server == "uvicorn":
+    if settings.server == "uvicorn" and settings.processes > 1:
+        from rootstock.service.cli.uvicorn_processes import serve_processes
+
+        sys.exit(serve_processes(settings))
+    elif settings.server == "uvicorn":
         _serve_uvicorn(settings)
     else:
         _serve_bentoml(settings)
@@ -83,6 +98,7 @@ def pass_on(settings: Any) -> None:
         "HOST": settings.host,
         "PORT": settings.port,
         "SERVER": settings.server,
+        "PROCESSES": settings.processes,
     }
     if settings.exports is not None:
         variables["EXPORTS"] = settings.export_folders[0]
@@ -175,7 +191,7 @@ def _serve_uvicorn(settings: Any) -> None:
 
 
 def _serve_bentoml(settings: Any) -> None:
-    """Replace this process by BentoML's command, which starts the one worker and passes signals on."""
+    """Replace this process by BentoML's command, which starts the workers and passes signals on."""
     # BentoML puts this folder on the import path. It holds `rootstock`, not the packages inside it.
     root = Path(__file__).parents[3]
     arguments = {

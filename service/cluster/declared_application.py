@@ -22,8 +22,8 @@ def from_environment(args: Mapping[str, Any]) -> Application:
     """Return the application with the settings of this environment, and `args` as fields of its ClusterPlan.
 
     The replicas take their settings from the environment of their own pod, so that no key is in what Ray keeps of
-    the application. Raise ValueError for an argument that there is not, or without a shared registry, and
-    SettingsError for wrong settings.
+    the application. Raise ValueError for an argument that there is not, without a shared registry, or
+    with ROOTSTOCK_PROCESSES, and SettingsError for wrong settings.
     """
     if unknown := sorted(args.keys() - _ARGUMENTS):
         known = ", ".join(sorted(_ARGUMENTS))
@@ -33,6 +33,11 @@ def from_environment(args: Mapping[str, Any]) -> Application:
         raise ValueError(
             "replicas need one registry and one store; set ROOTSTOCK_REGISTRY_URL and ROOTSTOCK_STORE_URL in the "
             "environment of every pod"
+        )
+    if settings.processes > 1:
+        raise ValueError(
+            f"ROOTSTOCK_PROCESSES is {settings.processes}, and a replica on Ray is one process; unset it, "
+            "and state more replicas"
         )
     return application(
         ClusterPlan(

@@ -16,9 +16,9 @@ from rootstock.service.api.errors import answer_error, error_response
 from rootstock.service.api.middleware.keys import ADAPTERS_PATH, METRICS_PATH, required_role
 from rootstock.service.cluster.errors import ReplicaLost
 from rootstock.service.cluster.exchange import AnswerPart, AnswerStart, ForwardedRequest
-from rootstock.service.cluster.merged_metrics import MetricsMerges
 from rootstock.service.cluster.named_models import named_models
 from rootstock.service.engine.core.errors import Overloaded
+from rootstock.service.telemetry.merged_metrics import MetricsMerges
 
 _MIB = 2**20
 # The bytes of bodies that wait for their ends or for their answers. More would fill the memory of the ingress, in
@@ -81,7 +81,7 @@ class ClusterIngress:
         self._most_buffered = most_buffered
         self._added_in_front = frozenset(added_in_front)
         self._buffered = 0
-        self._merges: MetricsMerges[Response] = MetricsMerges()
+        self._merges: MetricsMerges[Response] = MetricsMerges("replica")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; of the lifespan, there is nothing to start or stop."""

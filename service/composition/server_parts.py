@@ -17,6 +17,7 @@ import structlog
 from rootstock.service.composition.access_parts import open_access
 from rootstock.service.composition.demo_adapters import register_demo
 from rootstock.service.composition.foundation_parts import open_foundation
+from rootstock.service.composition.process_parts import following, open_place, serving_together, take_marks
 from rootstock.service.composition.quota_parts import open_quotas
 from rootstock.service.composition.rollout_parts import RolloutParts
 from rootstock.service.composition.runner_parts import OpenRunner, open_runner
@@ -69,25 +70,31 @@ async def open_server(
     home = Home(settings.home_folder)
     with (
         home.hold("rootstock serve"),
+        open_place(settings, home) as place,
         closing(registry or home.open_registry(settings.registry_address)) as opened,
     ):
         store = store or home.open_store(settings.store_url)
-        journal = home.journal(opened, store)
-        await asyncio.to_thread(_settle, home, journal, opened, store)
+        journal = place.journal(opened, store)
+        await asyncio.to_thread(take_marks, home, place, journal)
+        await asyncio.to_thread(_settle, home, journal, opened, store, settings.shares_registry)
         with open_access(settings, opened.keys) as access:
             async with (
                 _traced(span_exporters) as tracing,
                 _serving(settings, opened, store, journal, open_runner, tracing, access) as server,
+                serving_together(settings, home, place, server),
             ):
                 yield server
 
 
-def _settle(home: Home, journal: BundleJournal, registry: Registry, store: Store) -> None:
-    """End the changes that a killed server began. Raise RegistryLost if the store has lost its registry."""
-    from rootstock.adapters.home.home import check_not_lost
+def _settle(home: Home, journal: BundleJournal, registry: Registry, store: Store, shared: bool) -> None:
+    """End the changes that a killed server began. Raise RegistryLost if the store has lost its registry.
+
+    With a shared registry, the deletions of the server end them later: others may still use what is deleted.
+    """
+    from rootstock.adapters.home.home import check_not_lost, is_used
 
     log = structlog.get_logger()
-    if removed := journal.settle():
+    if (not shared or not is_used(registry)) and (removed := journal.settle()):
         log.warning("bundles of interrupted uploads removed", count=removed)
     check_not_lost(registry, store)
     if home.is_open_to_others:
@@ -143,13 +150,14 @@ async def _serving(
             _deleting(settings, foundations, registry, journal, metrics) as deletions,
             _pinning(settings, foundations, registry) as pins,
             deliver_events(settings, registry.webhooks, metrics),
-            open_quotas(access.ring, registry.quota_uses if settings.registry_address else None) as quotas,
+            open_quotas(access.ring, registry.quota_uses if settings.shares_registry else None) as quotas,
+            following(settings, registry, pins),
         ):
             publisher = Publisher(foundations, registry, journal, limits, metrics, settings.trusted, deletions)
             if settings.demo:
                 await register_demo(publisher, registry)
             await pins.follow()
-            deletions.start()
+            deletions.start(journal.left() if settings.shares_registry else ())
             hosts_of_sources = SourceHosts.parse(settings.source_hosts, trusted_hub(settings.source_hosts))
             async with rollout.watching(foundations, pins, settings.shadow_requests) as watcher:
                 yield Server(
@@ -234,7 +242,7 @@ async def _deleting(
         metrics,
         undelete_days=settings.undelete_days,
         keep_versions=settings.keep_versions,
-        removal_delay=settings.request_timeout + _NOTICE_SECONDS if settings.registry_address else 0.0,
+        removal_delay=settings.request_timeout + _NOTICE_SECONDS if settings.shares_registry else 0.0,
     )
     try:
         yield deletions

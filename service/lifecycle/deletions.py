@@ -74,9 +74,16 @@ class Deletions:
         deletions._tenant = registry.tenant
         return deletions
 
-    def start(self) -> None:
-        """Begin to purge deleted versions whose time is over, now and from time to time."""
+    def start(self, left: Sequence[str] = ()) -> None:
+        """Begin to purge deleted versions whose time is over, now and from time to time.
+
+        `left` are digests that a killed server has marked. Begin to end what it was about to do with them.
+        """
         self._begin(self._purge_in_time())
+        for digest in left:
+            self._journal.mark(digest)
+        if left:
+            self._begin(self._end(left))
 
     async def close(self) -> None:
         """Give up what is not done yet. Marks of bytes that are to go stay, so the next start removes these."""
@@ -136,6 +143,13 @@ class Deletions:
             except Exception as error:  # Whatever the fault of a registry or store: the next look may succeed.
                 structlog.get_logger().warning("deleted versions not purged", reason=str(error))
             await asyncio.sleep(min(most, max(least, self._grace.total_seconds() / 24)))
+
+    async def _end(self, left: Sequence[str]) -> None:
+        try:
+            await self._leave(left)
+        except AdapterError as error:
+            # The marks stay for the next start.
+            structlog.get_logger().warning("interrupted changes not ended", reason=str(error))
 
     async def _retire(self, name: str) -> None:
         registry = TenantRegistry(self._every_tenant, self._tenant, RETENTION)

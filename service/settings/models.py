@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -119,8 +118,3 @@ class ModelSettings(BaseSettings):
     def names(self) -> dict[str, str]:
         """Return the names in `served_names`, in lower case, each with its reference."""
         return read_names(self.served_names)
-
-    @property
-    def runner_threads(self) -> int:
-        """Return `threads`; if it is 0, the number of cores that this process may use."""
-        return self.threads or len(os.sched_getaffinity(0))

@@ -60,6 +60,16 @@ class Settings(
             )
         return self
 
+    @property
+    def shares_registry(self) -> bool:
+        """Tell whether other servers, or other processes of this one, use the same registry and store."""
+        return bool(self.registry_address) or self.processes > 1
+
+    @property
+    def runner_threads(self) -> int:
+        """Return `threads`; if it is 0, the number of cores for this process of the server."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.processes)
+
     def check_approval(self, stored_keys: bool) -> None:
         """Raise SettingsError if versions need approval, and no keys tell who approves.
 

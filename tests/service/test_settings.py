@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.service.runner_choice import runs_on_torch
+from rootstock.service.runner_choice import check_processes, runs_on_torch
 from rootstock.service.settings import PREFIX, Settings, SettingsError, read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +87,46 @@ def test_a_registry_and_a_store_are_named_by_url_and_the_settings_show_no_passwo
     settings = Settings(registry_url=url, store_url=store)
     assert (settings.registry_address, settings.store_url) == (url, store)
     assert "u:p@" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"PROCESSES": "0"}, "ROOTSTOCK_PROCESSES is 0, and the server may use 3 cores; give 1 to 3, because"),
+        ({"PROCESSES": "4"}, "ROOTSTOCK_PROCESSES is 4, and the server may use 3 cores; give 1 to 3, because"),
+        ({"PROCESSES": "2", "GATEWAY_METRICS": "open"}, "ROOTSTOCK_GATEWAY_METRICS is open: a gateway reads one"),
+    ],
+)
+def test_processes_that_the_cores_or_a_gateway_do_not_allow_are_refused(
+    settings: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 4})
+    for name, value in settings.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsError, match=told):
+        read_settings()
+
+
+@pytest.mark.parametrize(("processes", "threads", "each"), [(1, 0, 7), (2, 0, 3), (7, 0, 1), (2, 5, 5)])
+def test_the_processes_share_the_cores_unless_the_threads_are_stated(
+    processes: int, threads: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(7)))
+    assert Settings(processes=processes, threads=threads).runner_threads == each
+
+
+@pytest.mark.parametrize("runner", ["auto", "onnx", "torch"])
+@pytest.mark.parametrize("cuda", [True, False])
+def test_several_processes_on_one_device_are_refused(
+    runner: str, cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootstock.service.runner_choice._has_cuda", lambda: cuda)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setenv("ROOTSTOCK_RUNNER", runner)
+    check_processes(read_settings(processes=1))
+    settings = read_settings(processes=2)
+    if cuda and runner != "onnx":
+        with pytest.raises(SettingsError, match="the runner computes on a GPU: each process would hold"):
+            check_processes(settings)
+    else:
+        check_processes(settings)

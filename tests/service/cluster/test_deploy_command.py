@@ -55,6 +55,12 @@ def test_a_setting_that_the_server_refuses_is_refused_here(monkeypatch: pytest.M
     assert "ROOTSTOCK_STORE_URL" in errors_of()
 
 
+def test_several_processes_of_a_replica_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setenv("ROOTSTOCK_PROCESSES", "2")
+    assert "a replica on Ray is one process; unset it, and give more --replicas" in errors_of()
+
+
 def test_without_ray_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     found = installation.find_spec
     monkeypatch.setattr(installation, "find_spec", lambda name: None if name == "ray" else found(name))

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from rootstock.service.cluster import merged_metrics as module
 from rootstock.service.cluster.errors import ReplicaLost
 from rootstock.service.cluster.exchange import AnswerPart, AnswerStart, Exchange, ForwardedRequest
 from rootstock.service.cluster.ingress import ClusterIngress
-from rootstock.service.cluster.merged_metrics import merged_metrics
+from rootstock.service.telemetry import merged_metrics as module
+from rootstock.service.telemetry.merged_metrics import merged_metrics
 from rootstock.service.telemetry.metrics import Metrics
 from rootstock.service.telemetry.snapshot import MetricsSnapshot
 from tests.bounds import HANG
@@ -219,7 +219,7 @@ async def test_the_metrics_are_those_of_every_replica() -> None:
 
 def test_merged_metrics_keep_every_kind_of_series() -> None:
     page = Metrics().render(True).decode()
-    merged = MetricsSnapshot(merged_metrics({"0": page, "1": page}), 0.0)
+    merged = MetricsSnapshot(merged_metrics({"0": page, "1": page}, "replica"), 0.0)
     one = MetricsSnapshot(page, 0.0)
     names = {line.split("{")[0].split(" ")[0] for line in page.splitlines() if line[:1] not in ("#", "")}
     for name in names:
@@ -280,11 +280,11 @@ async def test_askers_of_the_metrics_share_a_merge_and_those_with_another_key_do
 ) -> None:
     merging, merged, threads = threading.Event(), threading.Event(), []
 
-    def slow(pages: dict[str, str]) -> str:
+    def slow(pages: dict[str, str], label: str) -> str:
         threads.append(threading.current_thread())
         merging.set()
         assert merged.wait(HANG)
-        return merged_metrics(pages)
+        return merged_metrics(pages, label)
 
     monkeypatch.setattr(module, "merged_metrics", slow)
     async with client_of(Replicas(APP)) as client:

@@ -149,6 +149,29 @@ def test_a_deletion_marks_the_bundle_before_the_row_and_a_refused_one_leaves_no_
     assert len(list(home.open_store().digests())) == 1
 
 
+def test_what_a_killed_server_has_deleted_stays_for_the_requests_of_others_before_its_bytes_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that replaces it finds the mark within a second, while others may still load the version."""
+
+    async def nothing_to_purge() -> None:
+        pass
+
+    deletions, _, kept = deleting(tmp_path, 0.01)
+    monkeypatch.setattr(deletions, "_purge_in_time", nothing_to_purge)
+    (tmp_path / "digest").touch()
+
+    async def body() -> None:
+        deletions.start(["digest"])
+        await asyncio.gather(*deletions._tasks)
+        assert kept == {"digest"}
+        await asyncio.gather(*deletions._tasks)
+        assert kept == set()
+
+    asyncio.run(body())
+    assert list(tmp_path.iterdir()) == []
+
+
 class Bin:
     """A home with `mood` in three versions, whose deletions can come back for seven days by its own clock."""
 

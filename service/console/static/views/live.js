@@ -97,7 +97,9 @@ function pause(ms, signal) {
 }
 
 function foundations(metrics) {
-  return metrics.of("server_info").map(({ labels }) => {
+  // On a page of several processes or replicas, each foundation has the figures of all together.
+  const named = new Map(metrics.of("server_info").map(({ labels }) => [labels.name, labels]));
+  return [...named.values()].map((labels) => {
     const of = { foundation: labels.name };
     const memory = `${bytes(metrics.sum("cache_bytes", of))} of ${bytes(metrics.sum("cache_bytes_limit", of))} for adapters`;
     const slots = `${count(metrics.sum("slots_limit", of))} slots`;
