@@ -56,19 +56,24 @@ class MetricsSnapshot:
         """Return the labels of each of the metric's samples, in the order of the page."""
         return [dict(pairs) for pairs in self._samples.get(f"rootstock_{name}", {})]
 
+    def starts(self) -> dict[Labels, float]:
+        """Return the start of each process on the page, by the labels that tell its series from others."""
+        return self._samples.get("rootstock_process_start_time_seconds", {frozenset(): 0.0})
+
 
 class SnapshotDifference:
-    """The difference between two snapshots. If the server restarted between them, counters begin at 0."""
+    """The difference between two snapshots. The counters of a process that started between them begin at 0."""
 
     def __init__(self, before: MetricsSnapshot, after: MetricsSnapshot) -> None:
         self.after = after
         self.seconds = max(after.at - before.at, 1e-9)
-        started = "process_start_time_seconds"
-        self._before = before if before.sum(started) == after.sum(started) else None
+        self._before = before
+        started = before.starts()
+        self._stayed = [dict(one) for one, start in after.starts().items() if started.get(one) == start]
 
     def count(self, name: str, **labels: str) -> float:
         """Return the growth of a counter."""
-        before = 0.0 if self._before is None else self._before.sum(name, **labels)
+        before = sum(self._before.sum(name, **labels, **one) for one in self._stayed)
         return max(0.0, self.after.sum(name, **labels) - before)
 
     def rate(self, name: str, **labels: str) -> float:

@@ -192,6 +192,26 @@ def test_a_restart_between_two_looks_counts_from_nothing() -> None:
     )
 
 
+def test_of_several_processes_those_that_stayed_count_from_the_look_before_and_a_new_one_from_nothing() -> None:
+    def page(*processes: tuple[int, int, int]) -> MetricsSnapshot:
+        lines = ["rootstock_ready 1"]
+        for number, started, answers in processes:
+            of = f'process="{number}"'
+            lines.append(f"rootstock_process_start_time_seconds{{{of}}} {started}")
+            lines.append(f'rootstock_failures_total{{code="x",{of}}} {answers}')
+        return MetricsSnapshot("\n".join(lines) + "\n", 0.0)
+
+    before = page((0, 100, 1000), (1, 100, 2000))
+    for after, grown in (
+        (page((0, 100, 1003), (1, 100, 2004)), 7),
+        (page((0, 100, 1003), (1, 250, 5)), 8),
+        (page((0, 100, 1003)), 3),
+        (page((0, 250, 1), (1, 250, 2)), 3),
+    ):
+        assert SnapshotDifference(before, after).count("failures_total") == grown
+        assert SnapshotDifference(before, after).count("failures_total", code="x") == grown
+
+
 def test_a_quantile_lies_in_the_bucket_of_the_true_one() -> None:
     values = np.random.default_rng(0).lognormal(-3, 1, 2000)
     bounds = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

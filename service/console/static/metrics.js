@@ -59,12 +59,17 @@ export class Growth {
     this.seconds = before === null ? Infinity : Math.max(after.at - before.at, 1e-3);
     this.after = after;
     const start = "process_start_time_seconds";
-    // Counters begin at zero if the server restarted in between.
-    this.before = before !== null && before.sum(start) === after.sum(start) ? before : null;
+    // The counters of a process that started in between begin at zero. Its labels tell its series from others.
+    const starts = (one) => (one.of(start).length ? one.of(start) : [{ labels: {}, value: 0 }]);
+    const begun = before === null ? [] : starts(before);
+    const same = (one, other) => one.value === other.value && JSON.stringify(one.labels) === JSON.stringify(other.labels);
+    this.before = before;
+    this.stayed = starts(after).filter((one) => begun.some((other) => same(one, other))).map(({ labels }) => labels);
   }
 
   count(name, labels) {
-    return Math.max(0, this.after.sum(name, labels) - (this.before?.sum(name, labels) ?? 0));
+    const before = this.stayed.map((one) => this.before.sum(name, { ...labels, ...one }));
+    return Math.max(0, before.reduce((left, value) => left - value, this.after.sum(name, labels)));
   }
 
   rate(name, labels) {
