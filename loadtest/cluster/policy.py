@@ -114,7 +114,7 @@ class RendezvousBounded(Rendezvous):
     so lies in as many replicas as it needs.
     """
 
-    def __init__(self, adapters: int, replicas: int, seed: int, excess: float = 1.25, least: int = 4) -> None:
+    def __init__(self, adapters: int, replicas: int, seed: int, excess: float = 1.5, least: int = 6) -> None:
         super().__init__(adapters, replicas, seed)
         self._excess, self._least = excess, least
 

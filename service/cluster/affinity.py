@@ -47,8 +47,8 @@ class AdapterAffinity:
     Source: Mirrokni, Thorup and Zadimoghaddam 2018.
     """
 
-    least: int = 4
-    excess: float = 1.25
+    least: int = 6
+    excess: float = 1.5
 
     def choose(self, names: Sequence[str], queues: Mapping[str, int], dice: random.Random) -> list[list[str]]:
         """Return groups of replicas to try in turn; the shortest queue of a group takes the request.

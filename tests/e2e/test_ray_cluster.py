@@ -115,12 +115,14 @@ class PatientHistory(AliasHistory):
 class Traffic:
     """Threads that ask for random adapters until the block ends, and check each answer."""
 
-    def __init__(self, cluster: RayCluster, names: list[str], history: dict[str, AliasHistory]) -> None:
+    def __init__(
+        self, cluster: RayCluster, names: list[str], history: dict[str, AliasHistory], threads: int = 4
+    ) -> None:
         self._url = str(cluster.client.base_url)
         self._names = names
         self._history = history
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(i,), daemon=True) for i in range(4)]
+        self._threads = [threading.Thread(target=self._ask, args=(i,), daemon=True) for i in range(threads)]
         self.right = 0
         self.wrong: list[str] = []
         self.failed: Counter[str] = Counter()
