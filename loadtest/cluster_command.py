@@ -64,7 +64,7 @@ def cluster(
     ] = 2_000_000,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.1, help="The seconds of a phase. Default: 4; with --validate 30, with --measure 6."),
+        typer.Option(min=0.1, help="The seconds of a phase. Default: 4; with --validate 30, with --measure 4."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of all random numbers.")] = 0,
     json: Annotated[

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Queue as ThreadQueue
@@ -21,6 +20,7 @@ from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
 from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, LiveCluster, adapter_home, live_cluster
 from rootstock.loadtest.cluster.wake_delay import wake_delays
+from rootstock.loadtest.cluster.window import WindowFigures
 from rootstock.loadtest.fixtures.registration import digests_of
 from rootstock.loadtest.fixtures.runner_bench import open_bench
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
@@ -57,7 +57,7 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
     slowdown = _slowdown(setup)
     with adapter_home(setup, setup.count(_ADAPTERS, _QUICK_ADAPTERS)) as home:
         loads, slots, sizes = _loads(setup, home)
-        request, batch, client, pause, turn = _requests(setup, home, passes, slowdown)
+        request, batch, client, pause, turn = _requests(setup, home, passes)
     setup.say("threads that wake beside others")
     seconds = setup.length(_WAKING_S, _QUICK_WAKING_S)
     late = {beside: wake_delays(beside, request / 2e3, seconds) for beside in BESIDE}
@@ -192,7 +192,9 @@ def _pass_on(export: Path, core: int, ready: Event, stop: Event) -> None:
     bench.runner.run(batch)
     pin(os.getpid(), core)
     ready.set()
-    while not stop.is_set():
+    # A parent that is killed sets nothing.
+    parent = os.getppid()
+    while not stop.is_set() and os.getppid() == parent:
         bench.runner.run(batch)
 
 
@@ -217,56 +219,58 @@ def _loads(setup: BenchmarkSetup, home: AdapterHome) -> tuple[list[float], list[
     return loads[1:], slots[1:], sizes[1:]
 
 
-@dataclass
 class _ServerLoads:
     """The CPU milliseconds of a server and its clients under several loads, for one request of each."""
 
-    # What a request takes of a request, a batch and a pause, and what it takes beside its pass, as shares of all.
-    parts: list[list[float]] = field(default_factory=list)
-    left: list[float] = field(default_factory=list)
-    clients: list[float] = field(default_factory=list)
-    turns: list[float] = field(default_factory=list)
+    def __init__(self, known: ClusterCosts) -> None:
+        self._known = known
+        # For each load, as shares of all: the parts of a request, and the time beside its pass.
+        self._parts: list[list[float]] = []
+        self._left: list[float] = []
+        self._clients: list[float] = []
 
-    def add(self, setup: BenchmarkSetup, cluster: LiveCluster, known: ClusterCosts) -> None:
+    def add(self, setup: BenchmarkSetup, cluster: LiveCluster) -> None:
         """Load one server, alone and beside another process on its core."""
         window = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
-        alone: dict[int, float] = {}
         for level, rate in (*((level, 0) for level in _LEVELS), *((0, rate) for rate in _RATES)):
             setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
             seen = cluster.load("random", _WARM, window, clients=level, rate=rate)
-            share, all_ms = seen.batches_per_request, seen.server_cpu_ms + seen.client_cpu_ms
-            pause = _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0
-            self.parts.append([1 / all_ms, share / all_ms, pause / all_ms])
-            self.left.append(1 - 1e3 * share * known.pass_of(1 / share, TOKENS) / all_ms)
-            self.clients.append(seen.client_cpu_ms)
-            alone[level] = all_ms
+            self._note(seen, _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0, beside=False)
         with passes_beside(setup.export, cluster.cores[0]):
             for level in _TURN_LEVELS:
                 setup.say(f"a server under {level} clients, beside another process on its core")
-                seen = cluster.load("random", _WARM, window, clients=level)
-                more = seen.server_cpu_ms + seen.client_cpu_ms - alone[level]
-                self.turns.append(more / seen.batches_per_request)
+                self._note(cluster.load("random", _WARM, window, clients=level), 0.0, beside=True)
+
+    def _note(self, seen: WindowFigures, pause: float, beside: bool) -> None:
+        share, all_ms = seen.batches_per_request, seen.server_cpu_ms + seen.client_cpu_ms
+        # A request, a batch, a pause, a turn, and the seconds in which the server also works without requests.
+        parts = (1.0, share, pause, share if beside else 0.0, 1 / seen.requests_s)
+        self._parts.append([part / all_ms for part in parts])
+        self._left.append(1 - 1e3 * share * self._known.pass_of(1 / share, TOKENS) / all_ms)
+        self._clients.append(seen.client_cpu_ms)
+
+    def split(self) -> tuple[float, float, float, float, float]:
+        """Return the milliseconds of a request, a batch, the client, a pause and a turn (least squares)."""
+        found, *_ = np.linalg.lstsq(np.array(self._parts), np.array(self._left), rcond=None)
+        request, batch, pause, turn = (max(0.0, float(one)) for one in found[:4])
+        client = min(request, *self._clients)
+        return request - client, batch, client, pause, turn
 
 
 def _requests(
-    setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float], slowdown: float
+    setup: BenchmarkSetup, home: AdapterHome, passes: dict[tuple[int, int], float]
 ) -> tuple[float, float, float, float, float]:
     """Return CPU milliseconds: of a request, of a batch beside its pass, of the client, of a pause and of a turn.
 
-    The CPU time of a loaded server and its clients, less that of the passes, is that of requests, batches and
-    pauses. Many clients make large batches, and requests at random times come after pauses, which tells them
-    apart (least squares). A turn is what a batch takes more while another process computes on the server's core.
-    One server differs from the next by some percent, so several are loaded.
+    The CPU time of a loaded server and its clients, less that of the passes, is that of the others. Many clients
+    make large batches, requests at random times come after pauses, and another process on the server's core makes
+    turns, which tells them apart. One server differs from the next by some percent, so several are loaded.
     """
-    known = ClusterCosts({size: slowdown * seconds for size, seconds in passes.items()})
-    loads = _ServerLoads()
+    loads = _ServerLoads(ClusterCosts(passes))
     for _ in range(setup.count(_SERVERS, 1)):
         with live_cluster(home, 1, {}) as cluster:
-            loads.add(setup, cluster, known)
-    found, *_ = np.linalg.lstsq(np.array(loads.parts), np.array(loads.left), rcond=None)
-    request, batch, pause = (max(0.0, float(one)) / slowdown for one in found)
-    client = min(request, *(one / slowdown for one in loads.clients))
-    return request - client, batch, client, pause, max(0.0, float(np.mean(loads.turns))) / slowdown
+            loads.add(setup, cluster)
+    return loads.split()
 
 
 def _mean_pause(rate: float, latency: float) -> float:

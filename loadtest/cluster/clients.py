@@ -12,7 +12,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 
 import gevent
@@ -99,11 +99,14 @@ class ReplicaClients:
             senders.append(gevent.spawn(self._open))
         while len(self._ended) < plan.warm and not any(sender.ready() for sender in senders):
             gevent.sleep(_POLL_S)
-        before = self._snapshot()
+        # The pages are made outside the window.
+        pages = self._pages()
+        before = self._snapshot(pages)
         begin = time.monotonic() + _SETTLE_S
         self._end = begin + plan.seconds + _SETTLE_S
         gevent.sleep(max(0.0, begin + plan.seconds - time.monotonic()))
         after = self._snapshot()
+        after = replace(after, metrics=self._pages())
         gevent.joinall(senders, raise_error=True)
         ended, latencies = np.array(self._ended), np.array(self._latencies)
         inside = latencies[(ended >= begin) & (ended < begin + plan.seconds)]
@@ -158,11 +161,13 @@ class ReplicaClients:
         self._ended.append(now)
         self._latencies.append(now - due)
 
-    def _snapshot(self) -> Snapshot:
+    def _pages(self) -> list[str]:
+        return [http.get("/metrics").read().decode() for http in self._https]
+
+    def _snapshot(self, metrics: Sequence[str] = ()) -> Snapshot:
         own, answers = time.process_time(), len(self._ended)
         servers = sum(cpu_seconds(pid) or 0.0 for pid in self._plan.pids)
         at, machine = time.monotonic(), busy_seconds()
-        metrics = [http.get("/metrics").read().decode() for http in self._https]
         return Snapshot(at, answers, own, servers, machine, metrics)
 
 

@@ -39,22 +39,32 @@ class SharedCores:
         self._cores = cores
         self._late = late
         self._dice = random.Random(seed)  # noqa: S311 - a simulation, no secrets
+        # A single core is one of several, all of which work.
         self._speeds = [1.0] + [
-            1 / (1 + (slowdown - 1) * (active - 1) / max(1, cores - 1)) for active in range(1, cores + 1)
+            1 / (1 + (slowdown - 1) * ((active - 1) / (cores - 1) if cores > 1 else 1))
+            for active in range(1, cores + 1)
         ]
         self._full = cores * self._speeds[cores]
         self._virtual = self._at = 0.0
         # The process that computed last.
         self.user: object = None
+        self._requests = 0
+        self._ended = environment.now
         self._order = count()
         self._working: list[tuple[float, int, Done, Any]] = []
         self._plan = 0
         self.used = 0.0
 
-    @property
-    def pause(self) -> float:
-        """Return for how long no thread has worked."""
-        return 0.0 if self._working else self._environment.now - self._at
+    def begin(self) -> float:
+        """Note that a replica on these cores has a request, and return for how long none has had one."""
+        pause = 0.0 if self._requests else self._environment.now - self._ended
+        self._requests += 1
+        return pause
+
+    def end(self) -> None:
+        """Note that a request has ended."""
+        self._requests -= 1
+        self._ended = self._environment.now
 
     @property
     def active(self) -> int:

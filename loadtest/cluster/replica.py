@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from simpy import Environment
 
-from rootstock.loadtest.cluster.cores import Done, SerialThread, SharedCores
+from rootstock.loadtest.cluster.cores import SerialThread, SharedCores
 from rootstock.loadtest.cluster.costs import ClusterCosts
 from rootstock.loadtest.cluster.places import AdapterPlaces
 from rootstock.service.engine.core.admission import Admission, Capacity, Ticket
@@ -124,7 +124,8 @@ class SimulatedReplica:
     def take(self, request: SimulatedRequest) -> None:
         """Take a request from the network."""
         self.under_way.add(request)
-        self._front.do(self._costs.before + self._costs.after_pause(self._cores.pause), self._admit, request)
+        pause = self._cores.begin()
+        self._front.do(self._costs.before + self._costs.after_pause(pause), self._admit, request)
 
     def hold(self, adapter: int) -> None:
         """Have an adapter in memory, as after a request for it."""
@@ -135,6 +136,8 @@ class SimulatedReplica:
         """End the process. Return the requests that it leaves without an answer."""
         self._dead = True
         lost, self.under_way = self.under_way, set()
+        for _ in lost:
+            self._cores.end()
         return lost
 
     def _admit(self, request: SimulatedRequest) -> None:
@@ -183,10 +186,14 @@ class SimulatedReplica:
     def _enqueue(self, request: SimulatedRequest) -> None:
         self._queue.put(cast(Row, request))
         if not self._running:
-            self._run(self._cores.wake)
+            # The thread chooses rows once it works, and more may have come by then.
+            self._running = True
+            self._cores.wake(0.0, self._run)
 
-    def _run(self, begin: Callable[[float, Done, Any], None]) -> None:
-        """Run the next batch, with a thread that wakes or goes on. Do nothing if no row can run."""
+    def _run(self, _: Any = None) -> None:
+        """Run the next batch. Do nothing if no row can run."""
+        if self._dead:
+            return
         leased: list[int] = []
         loads = self.places.slot_loads
 
@@ -210,7 +217,7 @@ class SimulatedReplica:
         if self._cores.user not in (None, self):
             seconds += self._costs.turn
         self._cores.user = self
-        begin(seconds, self._ran, (rows, leased))
+        self._cores.work(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:
         request = cast(SimulatedRequest, row)
@@ -229,7 +236,7 @@ class SimulatedReplica:
             self._front.do(self._costs.after, self._answer, request)
         self._running = False
         if len(self._queue):
-            self._run(self._cores.work)
+            self._run()
 
     def _answer(self, request: SimulatedRequest) -> None:
         if self._dead:
@@ -249,5 +256,7 @@ class SimulatedReplica:
 
     def _end(self, request: SimulatedRequest, fate: Fate) -> None:
         request.gone = True
-        self.under_way.discard(request)
+        if request in self.under_way:
+            self.under_way.remove(request)
+            self._cores.end()
         self._answer_to(request, fate)

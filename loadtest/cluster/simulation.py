@@ -96,7 +96,7 @@ class ClusterSimulation:
         self._costs = costs
         self._environment = Environment()
         pinned = plan.cores if plan.one_machine else 0
-        self._pinned = [SharedCores(self._environment, 1, late=costs.late, seed=i) for i in range(pinned)]
+        self._pinned = [SharedCores(self._environment, 1, costs.slowdown, costs.late, i) for i in range(pinned)]
         self._client = SerialThread(AnyCore(self._pinned)) if self._pinned else None
         self._policy = policy_of(plan.policy, plan.adapters, plan.replicas, plan.seed)
         self._adapters = zipf(plan.adapters, plan.seed)

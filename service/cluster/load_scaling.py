@@ -19,11 +19,18 @@ MOST = {"queue": 4.0, "busy": 0.7}
 
 
 class ReplicaLoad:
-    """The load of one replica between two readings of its metrics."""
+    """The load of one replica between two readings of its metrics.
+
+    A server that generates text has no measure `busy`: a pass for one sequence takes the runner's time as one for
+    many does, so that each further replica would be busy as well.
+    """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
         self._clock = clock
+        self._generates = any(
+            metric.samples for metric in registry.collect() if metric.name == "rootstock_sequences"
+        )
         self._read = clock(), self._sums()
 
     def rates(self) -> dict[str, float]:
@@ -35,7 +42,8 @@ class ReplicaLoad:
 
     def _sums(self) -> dict[str, float]:
         waits = (self._sum("queue_seconds", priority=priority) for priority in PRIORITIES)
-        return {"queue": sum(waits), "busy": self._sum("batch_seconds")}
+        queue = {"queue": sum(waits)}
+        return queue if self._generates else {**queue, "busy": self._sum("batch_seconds")}
 
     def _sum(self, histogram: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"rootstock_{histogram}_sum", labels) or 0.0
@@ -44,8 +52,8 @@ class ReplicaLoad:
 def replicas_by_load(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
     """Return the number of replicas that the load needs, and no state; Ray Serve asks for it.
 
-    Each measure asks for a number: the requests under way, which are also those of generated text, the time that
-    requests wait, and the time that runners compute. The largest one counts. Serve applies its delays and limits.
+    Each measure asks for a number: the requests under way, the time that they wait, and the time that runners
+    compute. The largest one counts. Serve applies its delays and limits.
     """
     measured = context.aggregated_metrics or {}
     wanted = [context.total_num_requests / context.config.get_target_ongoing_requests()]

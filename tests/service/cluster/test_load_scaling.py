@@ -49,3 +49,11 @@ def test_a_replica_reports_its_seconds_of_waiting_and_of_batches_for_each_second
     now[0] += 2
     assert load.rates() == {"queue": 0.0, "busy": 0.0}
     assert load.rates() == {"queue": 0.0, "busy": 0.0}
+
+
+def test_a_server_that_generates_text_reports_no_time_of_batches() -> None:
+    metrics = Metrics()
+    metrics._sequences.labels("chat").set(1)
+    load = ReplicaLoad(metrics.registry)
+    metrics.batch(BatchStats(1, 1, 1, 1, 0.5, [("normal", 0.0)]))
+    assert list(load.rates()) == ["queue"]
