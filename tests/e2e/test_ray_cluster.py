@@ -60,8 +60,8 @@ def publish(client: httpx.Client, name: str, version: int, adapter: PeftAdapter)
     assert answer.json()["version"] == version
 
 
-def ask(client: httpx.Client, model: str) -> httpx.Response:
-    body = {"model": model, "inputs": "Where is my parcel?", "parameters": {"top_k": None}}
+def ask(client: httpx.Client, model: str, text: str = "Where is my parcel?") -> httpx.Response:
+    body = {"model": model, "inputs": text, "parameters": {"top_k": None}}
     return client.post("/v1/predict", json=body)
 
 
@@ -116,11 +116,17 @@ class Traffic:
     """Threads that ask for random adapters until the block ends, and check each answer."""
 
     def __init__(
-        self, cluster: RayCluster, names: list[str], history: dict[str, AliasHistory], threads: int = 4
+        self,
+        cluster: RayCluster,
+        names: list[str],
+        history: dict[str, AliasHistory],
+        threads: int = 4,
+        text: str = "Where is my parcel?",
     ) -> None:
         self._url = str(cluster.client.base_url)
         self._names = names
         self._history = history
+        self._text = text
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(i,), daemon=True) for i in range(threads)]
         self.right = 0
@@ -144,7 +150,7 @@ class Traffic:
                 name = dice.choice(self._names)
                 sent = time.monotonic()
                 try:
-                    answer = ask(client, name)
+                    answer = ask(client, name, self._text)
                 except httpx.TransportError as error:
                     self.failed[type(error).__name__] += 1
                     continue

@@ -44,8 +44,8 @@ def test_a_load_whose_requests_wait_starts_another_replica(
     cluster.deploy(*scaled, *SMALL)
     publish(cluster.client, "busy", 1, peft_saved["first"])
     assert len(cluster.replicas) == 1
-    # By the requests under way, one replica would do for 1000 clients: the batches take its time.
-    with Traffic(cluster, ["busy"], {}, threads=16) as traffic:
+    # By the requests under way, one replica would do for 1000 clients: the batches of long texts take its time.
+    with Traffic(cluster, ["busy"], {}, threads=16, text="Where is my parcel? " * 40) as traffic:
         until(lambda: len(cluster.replicas) == 2, 4 * HANG)
     assert traffic.right > 0
     assert traffic.wrong == []
