@@ -163,7 +163,9 @@ def _chain_sigterm(server: Server, delay: float) -> Any:
     def drain(number: int, frame: FrameType | None) -> None:
         server.ready = False
         if callable(previous):
-            loop.call_soon_threadsafe(loop.call_later, delay, previous, number, frame)
+            # A server whose engine has ended answers nothing, and takes no new connection.
+            wait = 0.0 if server.foundations.fallen else delay
+            loop.call_soon_threadsafe(loop.call_later, wait, previous, number, frame)
         else:
             sys.exit(0)
 

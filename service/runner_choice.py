@@ -19,10 +19,15 @@ def runs_on_torch(settings: Settings) -> bool:
 
 
 def check_processes(settings: Settings) -> None:
-    """Raise SettingsError if several processes of the server would compute on one device."""
-    if settings.processes > 1 and _has_cuda() and runs_on_torch(settings):
-        from rootstock.service.settings import SettingsError
+    """Raise SettingsError if several processes would compute on one device, or in different precisions."""
+    from rootstock.service.settings import SettingsError
 
+    if settings.processes > 1 and settings.precision == "auto":
+        raise SettingsError(
+            f"ROOTSTOCK_PROCESSES is {settings.processes} and ROOTSTOCK_PRECISION is auto: each process chooses "
+            "at its start, and two could answer in different precisions; set ROOTSTOCK_PRECISION to int8 or fp32"
+        )
+    if settings.processes > 1 and _has_cuda() and runs_on_torch(settings):
         raise SettingsError(
             f"ROOTSTOCK_PROCESSES is {settings.processes}, and the runner computes on a GPU: each process would "
             "hold the foundation in the memory of the device, and their batches would take turns there; set "

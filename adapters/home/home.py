@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from contextlib import AbstractContextManager
 
 from rootstock.adapters.errors import RegistryLost
-from rootstock.adapters.home.journal import BundleJournal
+from rootstock.adapters.home.journal import BundleJournal, marks_in
 from rootstock.adapters.home.lock import KeptLock, holding, keep
 from rootstock.adapters.home_folder import HomeFolder
 from rootstock.adapters.registry import SqlRegistry
@@ -61,7 +62,13 @@ class Home(HomeFolder):
 
     def process_homes(self) -> list[Home]:
         """Return the homes of all processes that have served this home, those that run now included."""
-        return [Home(folder) for folder in sorted(self._processes.glob("*")) if folder.name.isdigit()]
+        folders = sorted(self._processes.glob("*"))
+        return [Home(folder) for folder in folders if folder.name.isdigit() and folder.is_dir()]
+
+    def marked(self) -> set[str]:
+        """Return the digests of the changes that processes of this home have begun."""
+        folders = [home.pending_folder for home in (self, *self.process_homes())]
+        return {digest for folder in folders for digest in marks_in(folder)}
 
     def hold(self, program: str) -> AbstractContextManager[None]:
         """Lock the home for a program; if another program holds it, raise HomeInUse that names the holder."""
@@ -87,14 +94,15 @@ def shared_store() -> str:
     return os.environ.get("ROOTSTOCK_STORE_URL", "")
 
 
-def check_not_lost(registry: Registry, store: Store) -> None:
+def check_not_lost(registry: Registry, store: Store, marked: Container[str] = ()) -> None:
     """Raise RegistryLost if nobody has ever used the registry, and the store has bundles.
 
-    A program that went on would publish new versions beside bundles whose names are lost.
+    A program that went on would publish new versions beside bundles whose names are lost. Bundles that are
+    `marked` belong to a publication that was interrupted.
     """
     if is_used(registry):
         return
-    first = next(iter(store.digests()), None)
+    first = next((digest for digest in store.digests() if digest not in marked), None)
     # Another server may be about to publish its first bundle. To ask for the removal waits for it.
     if first is not None and registry.remove_unused(first, lambda digest: None) and not is_used(registry):
         raise RegistryLost(

@@ -79,14 +79,14 @@ class BundleJournal:
 
     def take_over(self, folder: Path) -> None:
         """Take the marks in the folder of another journal, which no program uses now."""
-        for digest in _marked(folder):
+        for digest in marks_in(folder):
             with suppress(OSError):
                 self._folder.mkdir(0o700, parents=True, exist_ok=True)
                 (folder / self._mark_of(digest).name).replace(self._mark_of(digest))
 
     def left(self) -> list[str]:
         """Return the digests of the changes that killed programs began, before this one begins any."""
-        return _marked(self._folder)
+        return marks_in(self._folder)
 
     def settle(self) -> int:
         """End the changes that killed programs began, and return how many bundles were removed."""
@@ -108,7 +108,7 @@ class BundleJournal:
         return self._folder / digest.removeprefix("sha256:")
 
 
-def _marked(folder: Path) -> list[str]:
+def marks_in(folder: Path) -> list[str]:
     """Return the digests that have a mark in the folder of a journal."""
     digests = []
     for path in sorted(folder.glob("*")):

@@ -6,7 +6,9 @@ module imports little.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from rootstock.adapters.home.lock import KeptLock
@@ -20,17 +22,27 @@ class ProcessApp:
 
     def __init__(self, lock: KeptLock) -> None:
         self._lock = lock
+        self._parent = os.getpid()
 
     def __call__(self) -> Startup:
-        """Return the app with the settings of the environment."""
-        from rootstock.adapters.child_process import signal_at_parents_death
+        """Return the app with the settings of the environment. Exit with EXIT_CODE if they do not hold here."""
+        from rootstock.adapters.child_process import ORPHANED, signal_at_parents_death
         from rootstock.service.lean_imports import lean_imports
 
         # The supervisor passes signals on, but not after SIGKILL: then the kernel sends this one.
         signal_at_parents_death(signal.SIGTERM)
+        if os.getppid() != self._parent:
+            # It has ended before the kernel knew what to send.
+            sys.exit(ORPHANED)
         with lean_imports():
             from rootstock.service.app import asgi_from_environment
-            from rootstock.service.startup import keep_files_private
+            from rootstock.service.settings import SettingsError
+            from rootstock.service.startup import EXIT_CODE, keep_files_private
 
             keep_files_private()
-            return asgi_from_environment()
+            try:
+                return asgi_from_environment()
+            except SettingsError as error:
+                # With another code the supervisor would start it again, without end.
+                sys.stderr.write(f"rootstock: {error}\n")
+                sys.exit(EXIT_CODE)

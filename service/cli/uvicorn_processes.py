@@ -40,6 +40,10 @@ class ServerSupervisor(Multiprocess):
                     "process replaced", ended=old.pid, exit_code=old.exitcode, began=new.pid
                 )
 
+    def handle_hup(self) -> None:
+        """Stop, as one process does when its terminal closes; uvicorn would start the processes anew."""
+        self.handle_term()
+
     def terminate_all(self) -> None:
         """Stop the processes. The port closes with the last one, so that nobody waits there for an answer."""
         super().terminate_all()

@@ -44,10 +44,16 @@ def take_marks(home: Home, place: Home, journal: BundleJournal) -> None:
     from rootstock.adapters.errors import HomeInUse
 
     for other in home.process_homes():
-        # One that is in use is that of a process that runs.
-        if other.folder != place.folder:
+        if other.folder == place.folder:
+            continue
+        try:
+            # One that is in use is that of a process that runs.
             with suppress(HomeInUse), other.hold(_PROGRAM):
                 journal.take_over(other.pending_folder)
+        except OSError as error:
+            structlog.get_logger().warning(
+                "marks of a process cannot be read", folder=str(other.folder), reason=error.strerror
+            )
     if place is not home:
         journal.take_over(home.pending_folder)
 

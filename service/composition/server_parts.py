@@ -96,7 +96,7 @@ def _settle(home: Home, journal: BundleJournal, registry: Registry, store: Store
     log = structlog.get_logger()
     if (not shared or not is_used(registry)) and (removed := journal.settle()):
         log.warning("bundles of interrupted uploads removed", count=removed)
-    check_not_lost(registry, store)
+    check_not_lost(registry, store, home.marked())
     if home.is_open_to_others:
         log.warning("other users of this machine can read the home", remedy=f"chmod -R go= {home.folder}")
 

@@ -115,6 +115,16 @@ def test_the_processes_share_the_cores_unless_the_threads_are_stated(
     assert Settings(processes=processes, threads=threads).runner_threads == each
 
 
+def test_processes_that_would_each_choose_a_precision_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setenv("ROOTSTOCK_PRECISION", "auto")
+    check_processes(read_settings(processes=1))
+    with pytest.raises(SettingsError, match="two could answer in different precisions; set ROOTSTOCK_PRECISION"):
+        check_processes(read_settings(processes=2))
+
+
 @pytest.mark.parametrize("runner", ["auto", "onnx", "torch"])
 @pytest.mark.parametrize("cuda", [True, False])
 def test_several_processes_on_one_device_are_refused(

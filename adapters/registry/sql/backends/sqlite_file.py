@@ -135,9 +135,11 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 def _engine(url: URL, file: Path, patience: float, shared: bool) -> Engine:
     file.parent.mkdir(0o700, parents=True, exist_ok=True)
-    # SQLite gives its other files the mode of this one. If it cannot be made, SQLite gives the reason below.
+    # SQLite gives its other files the mode of this one. If it cannot be made, SQLite gives the reason below. A
+    # file that exists is not opened: to close it would end the locks that SQLite holds on it in this process
+    # (POSIX), and another process would then remove the journal that is in use.
     with suppress(OSError):
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, connect_args={"timeout": patience})
 
     @event.listens_for(engine, "connect")
