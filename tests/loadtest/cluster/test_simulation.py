@@ -87,6 +87,34 @@ def test_cores_slow_each_other_down_and_are_divided_equally() -> None:
     assert ends == [(name, pytest.approx(3 * 1.5 / 2)) for name in "abc"]
 
 
+def test_a_woken_thread_waits_beside_others_and_a_thread_that_goes_on_does_not() -> None:
+    environment = Environment()
+    core = SharedCores(environment, 1, late=[(0.5,), (2.0,)])
+    ended: dict[str, float] = {}
+
+    def note(name: str) -> None:
+        ended[name] = environment.now
+
+    core.wake(1.0, note, "first")
+    chain = SerialThread(core, threads=2)
+    chain.do(0.25, note, "woken")
+    chain.do(0.25, note, "goes on")
+    environment.run()
+    # Two threads wait 0.5 s each beside the first one, which ends meanwhile.
+    assert ended == pytest.approx({"first": 1.0, "woken": 1.25, "goes on": 1.5})
+
+
+def test_a_request_after_a_pause_and_a_batch_after_another_process_cost_more() -> None:
+    costs = ClusterCosts({(1, 16): 0.01}, pause=0.004, turn=0.002)
+    two = replace(
+        PLAN, replicas=2, policy="round-robin", phases=[SimulatedPhase("steady", 900)], rate=0.2, one_machine=True
+    )
+    # Pauses are longer than PAUSE_S, and each of two replicas has its core.
+    assert ClusterSimulation(two, costs).run()[0].cpu_ms == pytest.approx(14, rel=0.02)
+    # On one core the batches of two replicas alternate.
+    assert ClusterSimulation(replace(two, cores=1), costs).run()[0].cpu_ms == pytest.approx(16, rel=0.02)
+
+
 def test_equal_seeds_give_equal_figures_and_others_do_not() -> None:
     first, again = (ClusterSimulation(PLAN, COSTS).run() for _ in range(2))
     assert first == again
