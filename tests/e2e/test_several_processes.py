@@ -268,3 +268,39 @@ def test_after_sigterm_all_processes_finish_what_was_admitted_and_end(
     assert len(seen) >= 50
     # What comes in as the listener closes is reset by the system, and never seen by the server.
     assert not clients.broken & seen
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_all_processes(new_home: Callable[[], Path]) -> None:
+    with serving(new_home(), "uvicorn", log=[], ROOTSTOCK_PROCESSES="2", ROOTSTOCK_DEMO="false") as (process, _):
+        serve = workers(process)
+        for one in (process.pid, *(worker.pid for worker in serve)):
+            os.kill(one, signal.SIGHUP)
+        process.wait(HANG)
+        assert psutil.wait_procs(serve, HANG)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imported", [False, True])
+def test_processes_whose_parent_is_killed_as_they_start_end_too(
+    imported: bool, new_home: Callable[[], Path]
+) -> None:
+    command = [ROOTSTOCK, "serve", "--server", "uvicorn", "--processes", "2", "--port", str(free_port())]
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home()), "ROOTSTOCK_DEMO": "false"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        until(lambda: len(spawned(process.pid)) == 2)
+        serve = spawned(process.pid)
+        if imported:
+            until(lambda: all(any("uvloop" in one.path for one in worker.memory_maps()) for worker in serve))
+        process.kill()
+    assert psutil.wait_procs(serve, HANG)[1] == []
+
+
+def spawned(pid: int) -> list[psutil.Process]:
+    """Return the processes that a server has started, also before they serve."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):
+            if any("spawn_main" in part for part in child.cmdline()):
+                found.append(child)
+    return found
