@@ -18,7 +18,6 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from rootstock.adapters.child_process import signal_at_parents_death
 from rootstock.adapters.errors import HomeInUse
-from rootstock.adapters.home.home import Home
 from rootstock.service.composition.access_parts import check_openness
 from rootstock.service.lean_imports import lean_imports
 from rootstock.service.runner_choice import check_processes
@@ -61,6 +60,9 @@ def _guard_supervisor() -> None:
             for listener in options["sockets"]:
                 check_openness(read_settings(host=listener.host))
             if settings.processes > 1:
+                # The parent of one worker needs no registry, and imports none.
+                from rootstock.adapters.home.home import Home
+
                 # The workers inherit the lock.
                 Home(settings.home_folder).keep("rootstock serve")
         except (SettingsError, HomeInUse) as error:

@@ -10,6 +10,8 @@ from multiprocessing.synchronize import Barrier, Event
 
 import numpy as np
 
+from rootstock.loadtest.measure.interval import median_interval
+
 # The waker sleeps between these seconds.
 _SHORTEST_S, _LONGEST_S = 0.002, 0.012
 _READY_S = 60.0
@@ -28,7 +30,7 @@ def wake_delays(beside: int, work: float, seconds: float) -> list[float]:
     earlier = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
-        least = float(np.median(_late(work, seconds / 4)))
+        least = median_interval(_late(work, seconds / 4)).median
         for process in processes:
             process.start()
         ready.wait(_READY_S)
