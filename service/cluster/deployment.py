@@ -102,10 +102,16 @@ def _reason(serve: Any, name: str) -> str:
     if found is None:
         return ""
     return "; ".join(
-        f"{part}: {state.message.strip().splitlines()[-1]}"
+        f"{part}: {_error_in(state.message)}"
         for part, state in found.deployments.items()
         if state.message.strip()
     )
+
+
+def _error_in(message: str) -> str:
+    """Return the error at the end of a traceback, with the place that its note may state in a further line."""
+    lines = [line.strip() for line in message.strip().splitlines()]
+    return " ".join(lines[-2:] if lines[-1].startswith("at ") else lines[-1:])
 
 
 def _check_listener(url: str) -> None:
