@@ -19,7 +19,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-# The exit code of a child whose parent closed the pipe.
+# The exit code of a child whose parent closed the pipe, or has ended.
 ORPHANED = 3
 _STDIN = 0
 _PR_SET_PDEATHSIG = 1
@@ -60,6 +60,19 @@ def signal_at_parents_death(number: int) -> None:
     """Ask the kernel to signal this process when the thread that started it ends; this works only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def end_with_spawner() -> None:
+    """End this process, which multiprocessing has started, by SIGTERM when the process that started it ends.
+
+    Exit with ORPHANED if that has happened before.
+    """
+    from multiprocessing import parent_process
+
+    signal_at_parents_death(signal.SIGTERM)
+    spawner = parent_process()
+    if spawner is not None and spawner.pid != os.getppid():
+        sys.exit(ORPHANED)
 
 
 def limit_cpu(seconds: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rootstock.adapters.bundle import Limits
+from rootstock.adapters.child_process import end_with_spawner
 from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
 from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, LiveCluster, adapter_home, live_cluster
@@ -171,7 +172,7 @@ def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQue
 
 
 @contextmanager
-def passes_beside(export: Path, core: int) -> Iterator[None]:
+def _passes_beside(export: Path, core: int) -> Iterator[None]:
     """Let another process run passes on a core until the block ends."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
@@ -187,14 +188,14 @@ def passes_beside(export: Path, core: int) -> Iterator[None]:
 
 
 def _pass_on(export: Path, core: int, ready: Event, stop: Event) -> None:
+    # A parent that is killed sets nothing.
+    end_with_spawner()
     bench = open_bench(export, TOKENS, 1)
     batch = bench.batch(bench.encoded[:_BESIDE_ROWS], range(1, _BESIDE_ROWS + 1))
     bench.runner.run(batch)
     pin(os.getpid(), core)
     ready.set()
-    # A parent that is killed sets nothing.
-    parent = os.getppid()
-    while not stop.is_set() and os.getppid() == parent:
+    while not stop.is_set():
         bench.runner.run(batch)
 
 
@@ -236,7 +237,7 @@ class _ServerLoads:
             setup.say(f"a server under {level} clients" if level else f"a server under {rate} requests a second")
             seen = cluster.load("random", _WARM, window, clients=level, rate=rate)
             self._note(seen, _mean_pause(rate, seen.p50_ms / 1e3) if rate else 0.0, beside=False)
-        with passes_beside(setup.export, cluster.cores[0]):
+        with _passes_beside(setup.export, cluster.cores[0]):
             for level in _TURN_LEVELS:
                 setup.say(f"a server under {level} clients, beside another process on its core")
                 self._note(cluster.load("random", _WARM, window, clients=level), 0.0, beside=True)

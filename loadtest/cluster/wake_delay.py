@@ -10,6 +10,7 @@ from multiprocessing.synchronize import Barrier, Event
 
 import numpy as np
 
+from rootstock.adapters.child_process import end_with_spawner
 from rootstock.loadtest.measure.interval import median_interval
 
 # The waker sleeps between these seconds.
@@ -58,10 +59,10 @@ def _late(work: float, seconds: float) -> list[float]:
 
 
 def _compute(core: int, ready: Barrier, stop: Event) -> None:
+    # A parent that is killed sets nothing.
+    end_with_spawner()
     os.sched_setaffinity(0, {core})
     matrix = np.ones((256, 256), np.float32)
     ready.wait(_READY_S)
-    # A parent that is killed sets nothing.
-    parent = os.getppid()
-    while not stop.is_set() and os.getppid() == parent:
+    while not stop.is_set():
         matrix @ matrix

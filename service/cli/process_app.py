@@ -6,8 +6,6 @@ module imports little.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,18 +20,14 @@ class ProcessApp:
 
     def __init__(self, lock: KeptLock) -> None:
         self._lock = lock
-        self._parent = os.getpid()
 
     def __call__(self) -> Startup:
         """Return the app with the settings of the environment. Exit with EXIT_CODE if they do not hold here."""
-        from rootstock.adapters.child_process import ORPHANED, signal_at_parents_death
+        from rootstock.adapters.child_process import end_with_spawner
         from rootstock.service.lean_imports import lean_imports
 
-        # The supervisor passes signals on, but not after SIGKILL: then the kernel sends this one.
-        signal_at_parents_death(signal.SIGTERM)
-        if os.getppid() != self._parent:
-            # It has ended before the kernel knew what to send.
-            sys.exit(ORPHANED)
+        # The supervisor passes signals on, but not after SIGKILL: then the kernel sends one.
+        end_with_spawner()
         with lean_imports():
             from rootstock.service.app import asgi_from_environment
             from rootstock.service.settings import SettingsError
