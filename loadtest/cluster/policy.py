@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import ceil
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from rootstock.service.cluster.affinity import AdapterAffinity
 
 _CHUNK = 4096
 
@@ -108,13 +107,20 @@ class RendezvousTwoChoices(Rendezvous):
 
 
 class RendezvousBounded(Rendezvous):
-    """The first replica of the ranking that is not full, by the bound of the router on Ray."""
+    """The first replica of the ranking that is not full: consistent hashing with bounded loads.
 
-    _rule = AdapterAffinity()
+    Source: Mirrokni, Thorup and Zadimoghaddam 2018. A replica is full if the requests under way in it, this one
+    included, are more than `excess` times their mean over all, rounded up, and more than `least`. A hot adapter
+    so lies in as many replicas as it needs.
+    """
+
+    def __init__(self, adapters: int, replicas: int, seed: int, excess: float = 1.5, least: int = 6) -> None:
+        super().__init__(adapters, replicas, seed)
+        self._excess, self._least = excess, least
 
     def choose(self, adapter: int, waiting: Sequence[int], up: Sequence[int]) -> int:
         """Return the first replica with room."""
-        most = self._rule.bound(sum(waiting), len(up))
+        most = max(self._least, ceil(self._excess * (sum(waiting) + 1) / len(up)))
         (own,) = self.first(adapter, up, 1)
         if waiting[own] + 1 <= most:
             return own

@@ -41,7 +41,8 @@ class AdapterAffinity:
 
     A request goes to the first replica of its ranking that is not full. A replica is full if the requests under
     way in it, this one included, are more than `least` and more than `excess` times their mean over all replicas,
-    rounded up. A hot adapter so lies in as many replicas as it needs, and each other adapter in one.
+    rounded up.
+    A hot adapter so lies in as many replicas as it needs, and each other adapter in one.
 
     Source: Mirrokni, Thorup and Zadimoghaddam 2018.
     """
@@ -58,14 +59,11 @@ class AdapterAffinity:
         if not names:
             dice.shuffle(replicas)
             return [replicas[:2], replicas[2:]]
-        most = self.bound(sum(queues.values()), len(queues))
+        most = self.bound(queues)
         first, *others = sorted(ranking(names, replicas), key=lambda replica: queues[replica] + 1 > most)
         return [[first], others]
 
-    def bound(self, under_way: int, replicas: int) -> int:
-        """Return the most requests that one of these replicas may have with the new one.
-
-        All have `under_way` without it.
-        """
+    def bound(self, queues: Mapping[str, int]) -> int:
+        """Return the most requests that a replica may have under way with the new one."""
         # Rounded up, so that there is always a replica with room.
-        return max(self.least, math.ceil(self.excess * (under_way + 1) / replicas))
+        return max(self.least, math.ceil(self.excess * (sum(queues.values()) + 1) / len(queues)))

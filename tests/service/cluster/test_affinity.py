@@ -87,7 +87,7 @@ def test_the_simulation_of_replicas_bounds_loads_as_the_router_does() -> None:
     for _ in range(500):
         waiting = [dice.randrange(40) for _ in range(5)]
         adapter = dice.randrange(50)
-        most = max(6, ceil(1.5 * (sum(waiting) + 1) / 5))
+        most = AdapterAffinity().bound({str(i): queue for i, queue in enumerate(waiting)})
         room = [i for i in simulated.first(adapter, range(5), 5) if waiting[i] + 1 <= most]
         assert simulated.choose(adapter, waiting, range(5)) == room[0]
 
