@@ -36,6 +36,7 @@ from rootstock.service.registry_catalog import RegistryCatalog
 
 _ROW_SIZES = (1, 2, 4, 8, 16, 32)
 _TOKEN_SIZES = (16, 32, 64)
+_CPU_TIME = "CPU time of one core; `stages` has the forward pass by rows and tokens"
 # The pass that is timed beside others of its kind.
 _BESIDE_ROWS = 8
 _BESIDE_S, _QUICK_BESIDE_S = 3.0, 0.3
@@ -83,31 +84,26 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
     )
 
 
-def _row(cost: str, title: str, unit: str, figures: Sequence[float]) -> BenchmarkRow:
+def _row(
+    cost: str, title: str, unit: str, figures: Sequence[float], top: str = _CPU_TIME, **extra: Any
+) -> BenchmarkRow:
     return BenchmarkRow(
         benchmark="cluster-costs",
         title=title,
-        top="CPU time of one core; `stages` has the forward pass by rows and tokens",
+        top=top,
         bottom="",
         unit=unit,
         pairs=[Pair(figure) for figure in figures],
         measure=Measure.TOP,
-        extra={"cost": cost},
+        extra={"cost": cost, **extra},
     )
 
 
 def _late_row(beside: int, delays: Sequence[float]) -> BenchmarkRow:
     """Return a row with the mean. `sample` has the delays, of which the simulation draws."""
-    return BenchmarkRow(
-        benchmark="cluster-costs",
-        title=f"a woken thread waits beside {beside} that compute on its core",
-        top="mean on the clock",
-        bottom="",
-        unit="ms",
-        pairs=[Pair(1e3 * float(np.mean(delays)))],
-        measure=Measure.TOP,
-        extra={"cost": f"late-{beside}", "sample": [round(1e3 * delay, 3) for delay in sorted(delays)]},
-    )
+    title = f"a woken thread waits beside {beside} that compute on its core"
+    mean, sample = 1e3 * float(np.mean(delays)), [round(1e3 * delay, 3) for delay in sorted(delays)]
+    return _row(f"late-{beside}", title, "ms", [mean], "mean on the clock", sample=sample)
 
 
 def _passes(setup: BenchmarkSetup) -> dict[tuple[int, int], float]:

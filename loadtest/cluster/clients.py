@@ -12,7 +12,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import count
 
 import gevent
@@ -41,27 +41,19 @@ _HEADERS = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The answers until a time, the CPU seconds of the clients, the servers and the machine, and the metrics."""
+    """The answers until a time, and the CPU seconds of the clients, the servers and the machine."""
 
     at: float
     answers: int
     client: float
     server: float
     machine: float
-    metrics: Sequence[str]
 
     def others_since(self, before: Snapshot) -> float:
         """Return the share of the cores that other programs have taken since `before`."""
         machine = self.machine - before.machine
         ours = self.client - before.client + self.server - before.server
         return max(0.0, machine - ours) / (cores() * (self.at - before.at))
-
-    def counters(self) -> dict[str, float]:
-        """Return the sum of the servers' series by name. It takes long, so call it after the load."""
-        totals: Counter[str] = Counter()
-        for text in self.metrics:
-            totals.update(parse(text))
-        return dict(totals)
 
 
 class ReplicaClients:
@@ -100,18 +92,18 @@ class ReplicaClients:
         while len(self._ended) < plan.warm and not any(sender.ready() for sender in senders):
             gevent.sleep(_POLL_S)
         # The pages are made outside the window.
-        pages = self._pages()
-        before = self._snapshot(pages)
+        old_pages = self._pages()
+        before = self._snapshot()
         begin = time.monotonic() + _SETTLE_S
         self._end = begin + plan.seconds + _SETTLE_S
         gevent.sleep(max(0.0, begin + plan.seconds - time.monotonic()))
         after = self._snapshot()
-        after = replace(after, metrics=self._pages())
+        new_pages = self._pages()
         gevent.joinall(senders, raise_error=True)
         ended, latencies = np.array(self._ended), np.array(self._latencies)
         inside = latencies[(ended >= begin) & (ended < begin + plan.seconds)]
         p50, p99 = np.percentile(inside, [50, 99]) * 1e3 if len(inside) else (0.0, 0.0)
-        old, new = before.counters(), after.counters()
+        old, new = _totals(old_pages), _totals(new_pages)
         each = max(1, after.answers - before.answers)
         cold, slots, batches = ((new[name] - old[name]) / each for name in _COUNTERS)
         return WindowFigures(
@@ -164,11 +156,19 @@ class ReplicaClients:
     def _pages(self) -> list[str]:
         return [http.get("/metrics").read().decode() for http in self._https]
 
-    def _snapshot(self, metrics: Sequence[str] = ()) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         own, answers = time.process_time(), len(self._ended)
         servers = sum(cpu_seconds(pid) or 0.0 for pid in self._plan.pids)
         at, machine = time.monotonic(), busy_seconds()
-        return Snapshot(at, answers, own, servers, machine, metrics)
+        return Snapshot(at, answers, own, servers, machine)
+
+
+def _totals(pages: Sequence[str]) -> dict[str, float]:
+    """Return the sum of the servers' series by name. It takes long, so call it after the load."""
+    totals: Counter[str] = Counter()
+    for page in pages:
+        totals.update(parse(page))
+    return dict(totals)
 
 
 def main() -> None:

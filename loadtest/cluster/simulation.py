@@ -39,8 +39,8 @@ class SimulationPlan:
     """The cluster, its traffic and its faults.
 
     Each replica has a machine of `cores` cores. With `one_machine` they share one: each is pinned to a core, in
-    turn, and the clients run on any core. `clients`
-    send each next request after an answer; with `rate` instead, so many requests a second come at random times.
+    turn, and the clients run on any core. `clients` send each next request after an answer; with `rate` instead,
+    so many requests a second come at random times.
     `tokens` is the length of each input. A killed replica is back after `restart_s`. A deploy starts new replicas
     beside the share `surge` of the old ones at a time, and they take their places after `restart_s`. At the
     beginning the replicas hold the adapters that `earlier` requests have left in them, and the first phase begins

@@ -74,8 +74,7 @@ def ray(
     """Run replicas on a Ray cluster, behind one port.
 
     The command returns once all are ready, and they go on. Given again, it replaces them one after another.
-    `serve shutdown` ends them. Several replicas need ROOTSTOCK_REGISTRY_URL and
-    ROOTSTOCK_STORE_URL.
+    docs/operations.md says how they end. Several replicas need ROOTSTOCK_REGISTRY_URL and ROOTSTOCK_STORE_URL.
     """
     if routing not in ("adapter", "random"):
         fail(f"--routing is {routing!r}; give adapter or random")

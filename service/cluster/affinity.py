@@ -41,8 +41,7 @@ class AdapterAffinity:
 
     A request goes to the first replica of its ranking that is not full. A replica is full if the requests under
     way in it, this one included, are more than `least` and more than `excess` times their mean over all replicas,
-    rounded up.
-    A hot adapter so lies in as many replicas as it needs, and each other adapter in one.
+    rounded up. A hot adapter so lies in as many replicas as it needs, and each other adapter in one.
 
     Source: Mirrokni, Thorup and Zadimoghaddam 2018.
     """

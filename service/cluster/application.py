@@ -33,9 +33,9 @@ class ClusterPlan:
     """How many replicas there are, and on what.
 
     Between `replicas` and `most_replicas` Serve keeps as many as the load needs (load_scaling.py), with at most
-    `target` requests under way in each. `settings` are the environment variables of each replica.
-    With `by_adapter` false, requests go to the shorter queue of two random replicas. `shared` tells that the
-    registry is one for all replicas.
+    `target` requests under way in each. `settings` are the environment variables of each replica. With
+    `by_adapter` false, requests go to the shorter queue of two random replicas. `shared` tells that the registry
+    is one for all replicas.
     """
 
     replicas: int = 2

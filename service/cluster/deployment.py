@@ -69,7 +69,7 @@ def _check_address(listening: Any, host: str, port: int) -> None:
     if (listening.host, listening.port) != (host, port):
         raise DeploymentFailed(
             f"Serve on this cluster listens on {listening.host}:{listening.port}, and not on {host}:{port}; give "
-            "--host and --port of that address, or end Serve with `serve shutdown` first"
+            "--host and --port of that address, or end Serve first (docs/operations.md, Ray)"
         )
 
 
@@ -125,7 +125,7 @@ def _check_listener(url: str) -> None:
             pass
         if time.monotonic() > deadline:
             raise DeploymentFailed(
-                f"the replicas run, and nothing answers at {url}; look at `serve status`, and whether this "
+                f"the replicas run, and nothing answers at {url}; look at Ray's logs, and whether this "
                 "machine reaches that address"
             )
         time.sleep(0.2)

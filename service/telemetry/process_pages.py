@@ -23,7 +23,7 @@ _SECONDS = 2.0
 _SOCKET = "metrics.sock"
 # A page is whole if as many bytes follow as its head states. A process that is killed sends a part.
 _HEAD = struct.Struct("!Q")
-# What a process asks another one for: the page of the operator, or the one for everyone.
+# The questions of one process to another: for the page of the operator, or for that of everyone.
 _OPERATOR, _EVERYONE = b"o", b"e"
 
 # Returns a process's own page, for the operator or for everyone.

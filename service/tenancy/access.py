@@ -11,7 +11,7 @@ from rootstock.service.tenancy.errors import MissingKey, WrongKey
 from rootstock.service.tenancy.key_ring import KeyRing
 from rootstock.service.tenancy.principal import Principal
 
-# What a call may do that needs no key on a server with keys.
+# The rights of a call without a key, on a server with keys.
 ANONYMOUS = Principal(role="predict")
 # The `key` of a principal whose key is one of the settings.
 API_KEY, ADMIN_KEY = "api-key", "admin-key"

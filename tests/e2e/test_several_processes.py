@@ -266,7 +266,7 @@ def test_after_sigterm_all_processes_finish_what_was_admitted_and_end(
     assert {(r.status, r.code) for r in clients.failed} <= {(503, "draining"), (REFUSED, None)}
     seen = {json.loads(line).get("request_id") for line in log if line.startswith("{")}
     assert len(seen) >= 50
-    # What comes in as the listener closes is reset by the system, and never seen by the server.
+    # The system resets requests that come in as the listener closes, and the server never sees them.
     assert not clients.broken & seen
 
 

@@ -76,7 +76,7 @@ def test_a_stop_under_load_loses_no_request_that_was_admitted(
     assert {(r.status, r.code) for r in clients.failed} <= {(503, "draining"), (REFUSED, None)}
     seen = {json.loads(line).get("request_id") for line in log if line.startswith("{")}
     assert len(seen) >= 50
-    # What comes in as the listener closes is reset by the system, and never seen by the server.
+    # The system resets requests that come in as the listener closes, and the server never sees them.
     assert not clients.broken & seen
     state(f"SIGTERM under load, {server}", "nothing that was admitted", seconds)
 

@@ -21,7 +21,7 @@ _FORMS = {
     ImageFile: "an image",
     AudioFile: "a recording",
 }
-# What turns a task's inputs into samples: a tokenizer, or a reader of files.
+# The part that turns a task's inputs into samples: a tokenizer, or a reader of files.
 ReaderT = TypeVar("ReaderT")
 
 
