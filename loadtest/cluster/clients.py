@@ -118,6 +118,7 @@ class ReplicaClients:
             1e3 * (after.client - before.client) / each,
             after.others_since(before),
             len(inside),
+            (inside / inside.mean()).round(4).tolist() if len(inside) else [],
         )
 
     def _closed(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ COSTS_FILE = ROOT / "loadtest" / "results" / "cluster" / "cluster-costs.json"
 # Of a request's work outside the batches, the part before its batch. The rest comes after.
 _BEFORE = 0.5
 # The pause after which a request costs a replica `pause` more.
-PAUSE_S = 0.05
+PAUSE_S = 0.005
 # The threads of others on a core beside a thread that wakes.
 BESIDE = (1, 2)
 
@@ -35,7 +35,7 @@ class ClusterCosts:
     `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores have
     paused for `PAUSE_S`, and `turn` what a batch costs beside after another process has computed on its core.
     `late` has samples of the time that a woken thread waits for a core: first beside one other thread, then
-    beside two.
+    beside two. `spread` has samples of the time of a batch ÷ its mean.
     """
 
     passes: Mapping[tuple[int, int], float]
@@ -49,6 +49,7 @@ class ClusterCosts:
     pause: float = 0.0
     turn: float = 0.0
     late: tuple[tuple[float, ...], ...] = ()
+    spread: tuple[float, ...] = (1.0,)
     _known: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -109,7 +110,14 @@ def costs_of(run: BenchmarkRun) -> ClusterCosts:
         pause=found["pause"] / 1e3,
         turn=found["turn"] / 1e3,
         late=tuple(tuple(ms / 1e3 for ms in rows[f"late-{beside}"].extra["sample"]) for beside in BESIDE),
+        spread=_around_one(rows["spread"].extra["sample"]),
     )
+
+
+def _around_one(sample: Sequence[float]) -> tuple[float, ...]:
+    """Return a sample ÷ its mean, so that draws from it change no mean."""
+    mean = sum(sample) / len(sample)
+    return tuple(one / mean for one in sample)
 
 
 def read_costs(path: Path) -> ClusterCosts:

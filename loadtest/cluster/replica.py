@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,8 +88,8 @@ class SimulatedReplica:
     """One server process, from its start to its end. It calls `answer(request, fate)` once for each request.
 
     A thread does the HTTP work, another runs batches, and some load adapters, all on `cores`. `loaded` is called
-    at each load from the store, and `placed` with the loads into slots for each batch. A process that `kill` ends
-    answers nothing any more.
+    at each load from the store, and `placed` with the loads into slots for each batch. `seed` draws the times of
+    batches. A process that `kill` ends answers nothing any more.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class SimulatedReplica:
         answer: Callable[[SimulatedRequest, Fate], None],
         loaded: Callable[[], None],
         placed: Callable[[int], None],
+        seed: int = 0,
     ) -> None:
         self._environment = environment
         self._cores = cores
@@ -108,6 +110,7 @@ class SimulatedReplica:
         self._answer_to = answer
         self._count_load = loaded
         self._count_slot_loads = placed
+        self._dice = random.Random(seed)  # noqa: S311 - a simulation, no secrets
         self._front = SerialThread(cores, _FRONT_THREADS)
         self._admission = Admission(limits.capacity)
         self._queue = Queue(limits.batches)
@@ -217,6 +220,7 @@ class SimulatedReplica:
         if self._cores.user not in (None, self):
             seconds += self._costs.turn
         self._cores.user = self
+        seconds *= self._dice.choice(self._costs.spread)
         self._cores.work(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:

@@ -178,6 +178,7 @@ class ClusterSimulation:
             self._answer,
             self._count_load,
             self._count_slot_loads,
+            self._plan.seed + place,
         )
 
     def _count_load(self) -> None:

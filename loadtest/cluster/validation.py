@@ -8,7 +8,7 @@ from typing import Any
 
 from rootstock.loadtest import targets
 from rootstock.loadtest.cluster.costs import COSTS_FILE, ClusterCosts, read_costs
-from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, LiveCluster, adapter_home, live_cluster
+from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
 from rootstock.loadtest.cluster.replica import ReplicaLimits
 from rootstock.loadtest.cluster.simulation import (
     ClusterSimulation,
@@ -18,6 +18,7 @@ from rootstock.loadtest.cluster.simulation import (
 )
 from rootstock.loadtest.cluster.window import WindowFigures
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+from rootstock.loadtest.measure.interval import median_interval
 from rootstock.loadtest.measure.machine import cores
 from rootstock.loadtest.measure.outcome import Outcome
 from rootstock.loadtest.measure.row import BenchmarkRow, Measure, Pair
@@ -35,7 +36,9 @@ _CACHE_MB = 32
 _CLIENTS = 32
 # Answers before the window, for each replica: so many fill the caches, at whatever speed.
 _WARM, _QUICK_WARM = 1000, 300
-_WINDOW_S, _QUICK_WINDOW_S = 30.0, 3.0
+_WINDOW_S, _QUICK_WINDOW_S = 20.0, 3.0
+# Each has other traffic and new servers, whose caches are as empty as the simulated ones.
+_WINDOWS, _QUICK_WINDOWS = 3, 1
 # Rarer events than this say nothing about a rate.
 _FEWEST_EVENTS = 100
 _FIGURES = {
@@ -47,34 +50,42 @@ _FIGURES = {
 
 
 @dataclass(frozen=True)
-class ComparedRun:
-    """One load on real replicas and its simulation."""
+class ComparedLoad:
+    """Windows of one load on real replicas, and their simulations. Figures are medians over the windows."""
 
     replicas: int
     policy: str
     load: str
-    measured: WindowFigures
-    simulated: PhaseFigures
+    measured: Sequence[WindowFigures]
+    simulated: Sequence[PhaseFigures]
 
     def error(self, figure: str) -> float | None:
         """Return the simulation's error in percent; None for a rate of too few events."""
-        measured, simulated = getattr(self.measured, figure), getattr(self.simulated, figure)
-        events = measured * self.measured.answers
+        measured = _median(self.measured, figure)
+        events = measured * _median(self.measured, "answers")
         if figure.endswith("_per_request") and events < _FEWEST_EVENTS:
             return None
-        return float(100 * abs(simulated / measured - 1))
+        return float(100 * abs(_median(self.simulated, figure) / measured - 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures of both sides and the errors, JSON-ready."""
+        """Return the figures of both sides, JSON-ready. `windows` has those of each window."""
         sides: dict[str, Any] = {"replicas": self.replicas, "policy": self.policy, "load": self.load}
-        for figure in ("requests_s", "p50_ms", "p99_ms", "cold_per_request", "slot_loads_per_request"):
-            sides[figure] = round(getattr(self.measured, figure), 4)
-            sides[f"simulated_{figure}"] = round(getattr(self.simulated, figure), 4)
-        measured, simulated = self.measured, self.simulated
-        sides["cpu_ms"] = round(measured.server_cpu_ms + measured.client_cpu_ms, 4)
-        sides["simulated_cpu_ms"] = round(simulated.cpu_ms, 4)
-        sides["others_share"] = round(measured.others_share, 4)
+        for figure in ("requests_s", "p50_ms", "p99_ms", "cold_per_request", "slot_loads_per_request", "cpu_ms"):
+            sides[figure] = round(_median(self.measured, figure), 4)
+            sides[f"simulated_{figure}"] = round(_median(self.simulated, figure), 4)
+        sides["others_share"] = round(max(seen.others_share for seen in self.measured), 4)
+        sides["windows"] = [
+            {
+                name: [round(getattr(side, figure), 4) for side in (measured, simulated)]
+                for figure, name in _FIGURES.items()
+            }
+            for measured, simulated in zip(self.measured, self.simulated, strict=True)
+        ]
         return sides
+
+
+def _median(windows: Sequence[WindowFigures] | Sequence[PhaseFigures], figure: str) -> float:
+    return median_interval([getattr(window, figure) for window in windows]).median
 
 
 def cluster_validation(setup: BenchmarkSetup, costs: ClusterCosts | None = None) -> Outcome:
@@ -84,65 +95,68 @@ def cluster_validation(setup: BenchmarkSetup, costs: ClusterCosts | None = None)
     """
     costs = costs or read_costs(COSTS_FILE)
     with adapter_home(setup, _ADAPTERS) as home:
-        runs = [run for replicas in _REPLICAS for run in _compare(setup, costs, home, replicas)]
+        loads = [load for replicas in _REPLICAS for load in _compare(setup, costs, home, replicas)]
     rows = [
         row
         for replicas in _REPLICAS
         for figure in _FIGURES
-        if (row := _error_row(replicas, figure, runs)) is not None
+        if (row := _error_row(replicas, figure, loads)) is not None
     ]
-    return Outcome([*rows, _affinity_row(runs)], [run.to_json() for run in runs])
+    return Outcome([*rows, _affinity_row(loads)], [load.to_json() for load in loads])
 
 
 def _compare(
     setup: BenchmarkSetup, costs: ClusterCosts, home: AdapterHome, replicas: int
-) -> Iterator[ComparedRun]:
-    settings = {"SLOTS": str(_SLOTS), "CACHE_MB": str(_CACHE_MB)}
+) -> Iterator[ComparedLoad]:
     for policy in _CLOSED:
-        # New servers, whose caches are as empty as the simulated ones.
-        with live_cluster(home, replicas, settings) as cluster:
-            run = _run(setup, costs, cluster, policy, clients=_CLIENTS)
-        yield run
+        load = _load(setup, costs, home, replicas, policy, clients=_CLIENTS)
+        yield load
         if policy == _OPEN:
-            with live_cluster(home, replicas, settings) as cluster:
-                yield _run(setup, costs, cluster, policy, rate=round(_OPEN_SHARE * run.measured.requests_s, 1))
+            rate = round(_OPEN_SHARE * _median(load.measured, "requests_s"), 1)
+            yield _load(setup, costs, home, replicas, policy, rate=rate)
 
 
-def _run(
+def _load(
     setup: BenchmarkSetup,
     costs: ClusterCosts,
-    cluster: LiveCluster,
+    home: AdapterHome,
+    replicas: int,
     policy: str,
     clients: int = 0,
     rate: float = 0.0,
-) -> ComparedRun:
-    replicas = len(cluster.servers)
+) -> ComparedLoad:
     load = f"{clients} clients" if clients else f"{rate:g} requests/s"
-    setup.say(f"{replicas} replicas, {policy}, {load}")
     warm = replicas * setup.count(_WARM, _QUICK_WARM)
     seconds = setup.length(_WINDOW_S, _QUICK_WINDOW_S)
-    measured = cluster.load(policy, warm, seconds, clients, rate)
-    plan = SimulationPlan(
-        replicas,
-        _ADAPTERS,
-        policy,
-        [SimulatedPhase("window", seconds)],
-        clients,
-        rate,
-        TOKENS,
-        ReplicaLimits(_SLOTS, _CACHE_MB * 2**20),
-        cores(),
-        one_machine=True,
-        warm=warm,
-    )
-    return ComparedRun(replicas, policy, load, measured, ClusterSimulation(plan, costs).run()[0])
+    measured, simulated = [], []
+    for seed in range(setup.count(_WINDOWS, _QUICK_WINDOWS)):
+        setup.say(f"{replicas} replicas, {policy}, {load}, window {seed + 1}")
+        settings = {"SLOTS": str(_SLOTS), "CACHE_MB": str(_CACHE_MB)}
+        with live_cluster(home, replicas, settings) as cluster:
+            measured.append(cluster.load(policy, warm, seconds, clients, rate, seed))
+        plan = SimulationPlan(
+            replicas,
+            _ADAPTERS,
+            policy,
+            [SimulatedPhase("window", seconds)],
+            clients,
+            rate,
+            TOKENS,
+            ReplicaLimits(_SLOTS, _CACHE_MB * 2**20),
+            cores(),
+            one_machine=True,
+            warm=warm,
+            seed=seed,
+        )
+        simulated += ClusterSimulation(plan, costs).run()
+    return ComparedLoad(replicas, policy, load, measured, simulated)
 
 
-def _error_row(replicas: int, figure: str, runs: Sequence[ComparedRun]) -> BenchmarkRow | None:
+def _error_row(replicas: int, figure: str, loads: Sequence[ComparedLoad]) -> BenchmarkRow | None:
     errors = {
-        f"{run.policy}, {run.load}": error
-        for run in runs
-        if run.replicas == replicas and (error := run.error(figure)) is not None
+        f"{load.policy}, {load.load}": error
+        for load in loads
+        if load.replicas == replicas and (error := load.error(figure)) is not None
     }
     if not errors:
         return None
@@ -161,11 +175,11 @@ def _error_row(replicas: int, figure: str, runs: Sequence[ComparedRun]) -> Bench
     )
 
 
-def _affinity_row(runs: Sequence[ComparedRun]) -> BenchmarkRow:
+def _affinity_row(loads: Sequence[ComparedLoad]) -> BenchmarkRow:
     of = {
-        run.policy: run.measured.slot_loads_per_request
-        for run in runs
-        if run.replicas == max(_REPLICAS) and run.load.endswith("clients")
+        load.policy: _median(load.measured, "slot_loads_per_request")
+        for load in loads
+        if load.replicas == max(_REPLICAS) and load.load.endswith("clients")
     }
     return BenchmarkRow(
         benchmark=_NAME,

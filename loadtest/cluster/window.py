@@ -30,7 +30,8 @@ class ClientPlan:
 class WindowFigures:
     """The figures of a window. Loads, batches and CPU time are of all servers, and divided by answers.
 
-    `others_share` is the share of the machine's cores that other programs took.
+    `others_share` is the share of the machine's cores that other programs took. `spread` has the latencies ÷
+    their mean.
     """
 
     requests_s: float
@@ -44,3 +45,9 @@ class WindowFigures:
     client_cpu_ms: float
     others_share: float
     answers: int
+    spread: Sequence[float]
+
+    @property
+    def cpu_ms(self) -> float:
+        """Return the CPU milliseconds of the servers and the clients for an answer."""
+        return self.server_cpu_ms + self.client_cpu_ms

@@ -115,6 +115,24 @@ def test_a_request_after_a_pause_and_a_batch_after_another_process_cost_more() -
     assert ClusterSimulation(replace(two, cores=1), costs).run()[0].cpu_ms == pytest.approx(16, rel=0.02)
 
 
+def test_batches_whose_times_vary_cost_as_much_and_wait_longer() -> None:
+    """Pollaczek and Khinchine: the mean wait is that of equal times, times 1 plus the squared variation."""
+    plan = replace(
+        PLAN,
+        replicas=1,
+        adapters=1,
+        phases=[SimulatedPhase("warm", 5), SimulatedPhase("steady", 200)],
+        rate=0.7 / SERVICE_S,
+        limits=ReplicaLimits(batches=BatchLimits(rows=1), timeout_s=1e9),
+    )
+    costs = ClusterCosts({(1, 16): SERVICE_S}, spread=(0.5, 0.5, 2.0))
+    simulation = ClusterSimulation(plan, costs)
+    simulation.run()
+    # The squared variation of (0.5, 0.5, 2) is 0.5.
+    expected = SERVICE_S + 1.5 * 0.7 * SERVICE_S / (2 * (1 - 0.7))
+    assert np.mean(simulation.latencies) == pytest.approx(expected, rel=0.08)
+
+
 def test_equal_seeds_give_equal_figures_and_others_do_not() -> None:
     first, again = (ClusterSimulation(PLAN, COSTS).run() for _ in range(2))
     assert first == again
