@@ -16,8 +16,14 @@ import numpy as np
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
-from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home
-from rootstock.loadtest.cluster.server_loads import BESIDE_ROWS, server_costs, server_windows
+from rootstock.loadtest.cluster.live_cluster import (
+    REFERENCE_ROWS,
+    TOKENS,
+    AdapterHome,
+    ReferencePass,
+    adapter_home,
+)
+from rootstock.loadtest.cluster.server_loads import server_costs, server_windows
 from rootstock.loadtest.cluster.wake_delay import wake_delays
 from rootstock.loadtest.fixtures.registration import digests_of
 from rootstock.loadtest.fixtures.runner_bench import open_bench
@@ -46,7 +52,7 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
     slowdown = _slowdown(setup)
     with adapter_home(setup, setup.count(_ADAPTERS, _QUICK_ADAPTERS)) as home:
         slots, sizes = _slots(setup, home)
-        windows, spread = server_windows(setup, home)
+        windows, spread = server_windows(setup, home, ReferencePass(setup.export))
     parts = server_costs(windows, ClusterCosts(passes, slot=median_interval(slots).median / 1e3))
     setup.say("threads that wake beside others")
     seconds = setup.length(_WAKING_S, _QUICK_WAKING_S)
@@ -162,7 +168,7 @@ def _on_cores(count: int, export: Path, seconds: float) -> float:
 def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQueue[float]) -> None:
     """Run passes for some seconds, at the same time as the other processes, and put their median."""
     bench = open_bench(export, TOKENS, 1)
-    batch = bench.batch(bench.encoded[:BESIDE_ROWS], range(1, BESIDE_ROWS + 1))
+    batch = bench.batch(bench.encoded[:REFERENCE_ROWS], range(1, REFERENCE_ROWS + 1))
     run = _timed(lambda: bench.runner.run(batch))
     barrier.wait(60)
     end, found = time.monotonic() + seconds, []

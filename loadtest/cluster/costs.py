@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class ClusterCosts:
     request costs beside its batch. `load` is an adapter's load from the store, `slot` one into a slot, `client`
     the load generator's work for a request. `slowdown` is how many times as long work takes while all cores work.
     `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores have
-    paused for `PAUSE_S`, and `turn` what a batch costs beside after another process has computed on its core.
+    paused for `PAUSE_S`. `turn` is the share that a batch takes longer after one of another process on its core.
     `late` has samples of the time that a woken thread waits for a core: first beside one other thread, then
     beside two. `spread` has samples of the time of a batch ÷ its mean.
     """
@@ -65,6 +65,16 @@ class ClusterCosts:
     def after_pause(self, seconds: float) -> float:
         """Return what a request costs beside after a pause of so many seconds: in proportion up to PAUSE_S."""
         return self.pause * min(1.0, seconds / PAUSE_S)
+
+    def at_speed(self, pass_seconds: float, rows: int, tokens: int) -> ClusterCosts:
+        """Return the costs where a pass of this size takes so long, and all else in proportion."""
+        factor = pass_seconds / self.pass_of(rows, tokens)
+        times = ("batch", "request", "load", "slot", "client", "pause")
+        return replace(
+            self,
+            passes={size: factor * seconds for size, seconds in self.passes.items()},
+            **{name: factor * getattr(self, name) for name in times},
+        )
 
     def batch_of(self, rows: int, tokens: int) -> float:
         """Return the seconds of a batch. Between and beyond the measured sizes they are linear."""
@@ -108,7 +118,7 @@ def costs_of(run: BenchmarkRun) -> ClusterCosts:
         slowdown=found["slowdown"],
         adapter_bytes=round(found["adapter"] * 1e3),
         pause=found["pause"] / 1e3,
-        turn=found["turn"] / 1e3,
+        turn=found["turn"] - 1,
         late=tuple(tuple(ms / 1e3 for ms in rows[f"late-{beside}"].extra["sample"]) for beside in BESIDE),
         spread=_around_one(rows["spread"].extra["sample"]),
     )

@@ -88,7 +88,7 @@ class SimulatedReplica:
     """One server process, from its start to its end. It calls `answer(request, fate)` once for each request.
 
     A thread does the HTTP work, another runs batches, and some load adapters, all on `cores`. `loaded` is called
-    at each load from the store, and `placed` with the loads into slots for each batch. `seed` draws the times of
+    at each load from the store, and `began` for each batch with its loads into slots. `seed` draws the times of
     batches. A process that `kill` ends answers nothing any more.
     """
 
@@ -100,7 +100,7 @@ class SimulatedReplica:
         limits: ReplicaLimits,
         answer: Callable[[SimulatedRequest, Fate], None],
         loaded: Callable[[], None],
-        placed: Callable[[int], None],
+        began: Callable[[int], None],
         seed: int = 0,
     ) -> None:
         self._environment = environment
@@ -109,7 +109,7 @@ class SimulatedReplica:
         self._limits = limits
         self._answer_to = answer
         self._count_load = loaded
-        self._count_slot_loads = placed
+        self._count_batch = began
         self._dice = random.Random(seed)  # noqa: S311 - a simulation, no secrets
         self._front = SerialThread(cores, _FRONT_THREADS)
         self._admission = Admission(limits.capacity)
@@ -215,12 +215,12 @@ class SimulatedReplica:
             self._admission.take(row.ticket, row.cost)
         seconds = self._costs.batch_of(len(rows), max(row.cost for row in rows))
         placed = self.places.slot_loads - loads
-        self._count_slot_loads(placed)
+        self._count_batch(placed)
         seconds += self._costs.slot * placed
-        if self._cores.user not in (None, self):
-            seconds += self._costs.turn
-        self._cores.user = self
         seconds *= self._dice.choice(self._costs.spread)
+        if self._cores.user not in (None, self):
+            seconds *= 1 + self._costs.turn
+        self._cores.user = self
         self._cores.work(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:

@@ -76,6 +76,7 @@ class PhaseFigures:
     p99_ms: float
     cold_per_request: float
     slot_loads_per_request: float
+    batches_per_request: float
     refused: int
     retried: int
     failed: int
@@ -106,7 +107,7 @@ class ClusterSimulation:
         self._waiting = [0] * plan.replicas
         self._up = list(range(plan.replicas))
         self.latencies = array("d")
-        self._cold = self._refused = self._retried = self._failed = self._slot_loads = 0
+        self._cold = self._refused = self._retried = self._failed = self._slot_loads = self._batches = 0
         self._replicas = [self._start(place) for place in range(plan.replicas)]
 
     def run(self, say: Say = lambda line: None) -> list[PhaseFigures]:
@@ -139,7 +140,7 @@ class ClusterSimulation:
         return sum(self._waiting)
 
     def _counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.array([self._cold, self._slot_loads, self._refused, self._retried, self._failed])
+        return np.array([self._cold, self._slot_loads, self._batches, self._refused, self._retried, self._failed])
 
     def _used(self) -> float:
         return sum(core.used for core in self._pinned)
@@ -148,7 +149,7 @@ class ClusterSimulation:
         self, phase: SimulatedPhase, before: np.ndarray[Any, np.dtype[np.int64]], used: float
     ) -> PhaseFigures:
         answers = len(self.latencies)
-        cold, slots, refused, retried, failed = (int(n) for n in self._counts() - before)
+        cold, slots, batches, refused, retried, failed = (int(n) for n in self._counts() - before)
         p50, p99 = np.percentile(self.latencies, [50, 99]) * 1e3 if answers else (0.0, 0.0)
         return PhaseFigures(
             phase.name,
@@ -157,6 +158,7 @@ class ClusterSimulation:
             float(p99),
             cold / max(1, answers),
             slots / max(1, answers),
+            batches / max(1, answers),
             refused,
             retried,
             failed,
@@ -177,16 +179,17 @@ class ClusterSimulation:
             self._plan.limits,
             self._answer,
             self._count_load,
-            self._count_slot_loads,
+            self._count_batch,
             self._plan.seed + place,
         )
 
     def _count_load(self) -> None:
         self._cold += 1
 
-    def _count_slot_loads(self, loads: int) -> None:
+    def _count_batch(self, slot_loads: int) -> None:
         # A replica that is replaced or killed has its part in the count, and goes on to the end of its work.
-        self._slot_loads += loads
+        self._batches += 1
+        self._slot_loads += slot_loads
 
     def _arrive(self, event: Event) -> None:
         self._environment.timeout(next(self._gaps)).callbacks.append(self._arrive)

@@ -8,7 +8,14 @@ from typing import Any
 
 from rootstock.loadtest import targets
 from rootstock.loadtest.cluster.costs import COSTS_FILE, ClusterCosts, read_costs
-from rootstock.loadtest.cluster.live_cluster import TOKENS, AdapterHome, adapter_home, live_cluster
+from rootstock.loadtest.cluster.live_cluster import (
+    REFERENCE_ROWS,
+    TOKENS,
+    AdapterHome,
+    ReferencePass,
+    adapter_home,
+    live_cluster,
+)
 from rootstock.loadtest.cluster.replica import ReplicaLimits
 from rootstock.loadtest.cluster.simulation import (
     ClusterSimulation,
@@ -70,9 +77,10 @@ class ComparedLoad:
     def to_json(self) -> dict[str, Any]:
         """Return the figures of both sides, JSON-ready. `windows` has those of each window."""
         sides: dict[str, Any] = {"replicas": self.replicas, "policy": self.policy, "load": self.load}
-        for figure in ("requests_s", "p50_ms", "p99_ms", "cold_per_request", "slot_loads_per_request", "cpu_ms"):
+        for figure in (*_FIGURES, "p50_ms", "batches_per_request", "cpu_ms"):
             sides[figure] = round(_median(self.measured, figure), 4)
             sides[f"simulated_{figure}"] = round(_median(self.simulated, figure), 4)
+        sides["pass_ms"] = round(_median(self.measured, "pass_ms"), 4)
         sides["others_share"] = round(max(seen.others_share for seen in self.measured), 4)
         sides["windows"] = [
             {
@@ -94,8 +102,9 @@ def cluster_validation(setup: BenchmarkSetup, costs: ClusterCosts | None = None)
     The last row is of the real replicas alone: cold loads with affinity ÷ those of random routing.
     """
     costs = costs or read_costs(COSTS_FILE)
+    reference = ReferencePass(setup.export)
     with adapter_home(setup, _ADAPTERS) as home:
-        loads = [load for replicas in _REPLICAS for load in _compare(setup, costs, home, replicas)]
+        loads = [load for replicas in _REPLICAS for load in _compare(setup, costs, home, reference, replicas)]
     rows = [
         row
         for replicas in _REPLICAS
@@ -106,20 +115,21 @@ def cluster_validation(setup: BenchmarkSetup, costs: ClusterCosts | None = None)
 
 
 def _compare(
-    setup: BenchmarkSetup, costs: ClusterCosts, home: AdapterHome, replicas: int
+    setup: BenchmarkSetup, costs: ClusterCosts, home: AdapterHome, reference: ReferencePass, replicas: int
 ) -> Iterator[ComparedLoad]:
     for policy in _CLOSED:
-        load = _load(setup, costs, home, replicas, policy, clients=_CLIENTS)
+        load = _load(setup, costs, home, reference, replicas, policy, clients=_CLIENTS)
         yield load
         if policy == _OPEN:
             rate = round(_OPEN_SHARE * _median(load.measured, "requests_s"), 1)
-            yield _load(setup, costs, home, replicas, policy, rate=rate)
+            yield _load(setup, costs, home, reference, replicas, policy, rate=rate)
 
 
 def _load(
     setup: BenchmarkSetup,
     costs: ClusterCosts,
     home: AdapterHome,
+    reference: ReferencePass,
     replicas: int,
     policy: str,
     clients: int = 0,
@@ -132,8 +142,9 @@ def _load(
     for seed in range(setup.count(_WINDOWS, _QUICK_WINDOWS)):
         setup.say(f"{replicas} replicas, {policy}, {load}, window {seed + 1}")
         settings = {"SLOTS": str(_SLOTS), "CACHE_MB": str(_CACHE_MB)}
-        with live_cluster(home, replicas, settings) as cluster:
+        with live_cluster(home, replicas, settings, reference) as cluster:
             measured.append(cluster.load(policy, warm, seconds, clients, rate, seed))
+        costs_now = costs.at_speed(measured[-1].pass_ms / 1e3, REFERENCE_ROWS, TOKENS)
         plan = SimulationPlan(
             replicas,
             _ADAPTERS,
@@ -148,7 +159,7 @@ def _load(
             warm=warm,
             seed=seed,
         )
-        simulated += ClusterSimulation(plan, costs).run()
+        simulated += ClusterSimulation(plan, costs_now).run()
     return ComparedLoad(replicas, policy, load, measured, simulated)
 
 

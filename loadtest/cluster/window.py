@@ -31,7 +31,7 @@ class WindowFigures:
     """The figures of a window. Loads, batches and CPU time are of all servers, and divided by answers.
 
     `others_share` is the share of the machine's cores that other programs took. `spread` has the latencies ÷
-    their mean.
+    their mean. `pass_ms` is the CPU time of a reference pass before and after the window.
     """
 
     requests_s: float
@@ -46,6 +46,7 @@ class WindowFigures:
     others_share: float
     answers: int
     spread: Sequence[float]
+    pass_ms: float = 0.0
 
     @property
     def cpu_ms(self) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from rootstock.adapters.home.home import Home
 from rootstock.service.cli.process_app import ProcessApp
@@ -20,25 +23,80 @@ if TYPE_CHECKING:
 
 # Seconds that a process may leave the supervisor without an answer, from its start on. The interpreter starts
 # before the first one, and on a busy machine many that start at once take their time.
-_SILENT_SECONDS = 60
+_SILENT_SECONDS = 60.0
+# Seconds before a process that ended in its start is replaced. It may have ended for want of memory.
+_PAUSE_SECONDS = 5.0
+# Seconds that a process may take to end after the time of the requests that it has admitted.
+_END_SECONDS = 30.0
 
 
 class ServerSupervisor(Multiprocess):
-    """uvicorn's supervisor, which also logs what it replaces, and closes the port as the processes stop."""
+    """uvicorn's supervisor, which waits for no process that hangs, and logs what it replaces.
+
+    It closes the port as the processes stop.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop_seconds: float) -> None:
+        """Take the seconds from the signal until a process has answered all that it has admitted."""
+        super().__init__(config, sockets)
+        self._stop_seconds = stop_seconds
+        # When each process got the question that it has not answered yet.
+        self._asked: dict[Process, float] = {}
+        # The processes that have answered that they serve.
+        self._started: set[Process] = set()
+        self._ended: dict[Process, float] = {}
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the processes that have ended or do not answer."""
-        before = list(self.processes)
-        for process in before:
-            # With a copy of the pipe's other end, the supervisor would not see that a process ends while it waits
-            # for its answer.
-            process.child_conn.close()
-        super().keep_subprocess_alive()
-        for old, new in zip(before, self.processes, strict=True):
-            if new is not old:
-                structlog.get_logger().warning(
-                    "process replaced", ended=old.pid, exit_code=old.exitcode, began=new.pid
-                )
+        """Replace the processes that have ended or do not answer. Wait for the answer of none."""
+        for place, process in enumerate(self.processes):
+            if not self.should_exit.is_set() and not self._answers(process):
+                self._replace(place)
+
+    def _answers(self, process: Process) -> bool:
+        """Ask a process once it has answered the last question. Return False once it has ended or hangs."""
+        # With a copy of the pipe's other end, the supervisor would not see that the process ends.
+        process.child_conn.close()
+        if not process.process.is_alive():
+            return False
+        now, asked = time.monotonic(), self._asked.get(process)
+        try:
+            if asked is None:
+                process.parent_conn.send(b"ping")
+                self._asked[process] = now
+            elif process.parent_conn.poll(0):
+                if process.parent_conn.recv():
+                    self._started.add(process)
+                del self._asked[process]
+        except Exception:  # noqa: BLE001 - it has closed the pipe, or has sent what is no answer
+            return False
+        return asked is None or now - asked < _SILENT_SECONDS
+
+    def _replace(self, place: int) -> None:
+        old, now = self.processes[place], time.monotonic()
+        old.kill()
+        old.join()
+        if old.exitcode == STARTUP_FAILURE:
+            # It would fail in the same way again.
+            self.should_exit.set()
+            return
+        if old not in self._started and now - self._ended.setdefault(old, now) < _PAUSE_SECONDS:
+            return
+        new = self.processes[place] = Process(self.config, self.sockets)
+        new.start()
+        self._asked.pop(old, None)
+        self._ended.pop(old, None)
+        self._started.discard(old)
+        structlog.get_logger().warning("process replaced", ended=old.pid, exit_code=old.exitcode, began=new.pid)
+
+    def join_all(self) -> None:
+        """Wait for the processes, and end those that take longer than their requests may."""
+        end = time.monotonic() + self._stop_seconds + _END_SECONDS
+        for process in self.processes:
+            process.process.join(max(0.0, end - time.monotonic()))
+            if process.process.is_alive():
+                structlog.get_logger().warning("process that does not stop is killed", process=process.pid)
+                process.kill()
+                process.join()
 
     def handle_hup(self) -> None:
         """Stop, as one process does when its terminal closes; uvicorn would start the processes anew."""
@@ -70,10 +128,9 @@ def serve_processes(settings: Settings) -> int:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.grace_period),
-        timeout_worker_healthcheck=_SILENT_SECONDS,
     )
     listener = config.bind_socket()
     listener.listen(config.backlog)
-    supervisor = ServerSupervisor(config, sockets=[listener])
+    supervisor = ServerSupervisor(config, [listener], settings.drain_delay + settings.grace_period)
     supervisor.run()
     return EXIT_CODE if any(process.exitcode == EXIT_CODE for process in supervisor.processes) else 0

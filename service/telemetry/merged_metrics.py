@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+import re
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, Generic, TypeVar
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 T = TypeVar("T")
 
 
-class MergedFamilies(Collector):
-    """The families of several pages. Each series has a label with the name of its page."""
-
-    def __init__(self, pages: Mapping[str, str], label: str) -> None:
-        self._families: dict[str, Metric] = {}
-        for name, page in pages.items():
-            for family in text_string_to_metric_families(page):
-                merged = self._families.setdefault(
-                    family.name, Metric(family.name, family.documentation, family.type)
-                )
-                for sample in family.samples:
-                    merged.add_sample(sample.name, {**sample.labels, label: name}, sample.value)
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the families."""
-        return self._families.values()
+# A line with a sample: its name, then its labels or a space (Prometheus's text format 0.0.4).
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{| )", re.MULTILINE)
+_HEAD = "# HELP "
 
 
 def merged_metrics(pages: Mapping[str, str], label: str) -> str:
-    """Return pages of metrics in Prometheus's text format as one. `label` gives each series its page's name."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(MergedFamilies(pages, label))
-    return generate_latest(registry).decode()
+    """Return pages of metrics in Prometheus's text format as one. `label` gives each series its page's name.
+
+    The pages are those of one program, so a family has the same help and type in each.
+    """
+    samples: dict[str, list[str]] = {}
+    for name, page in pages.items():
+        for family in f"\n{page}".split(f"\n{_HEAD}")[1:]:
+            about, _, rest = family.partition("\n# TYPE ")
+            kind, _, lines = rest.partition("\n")
+            samples.setdefault(f"{_HEAD}{about}\n# TYPE {kind}\n", []).append(_labelled(lines, label, name))
+    return "".join(part for head, lines in samples.items() for part in (head, *lines))
+
+
+def _labelled(lines: str, label: str, name: str) -> str:
+    """Return lines of samples, each with one more label before the others, and with an end of line."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    def begun(sample: re.Match[str]) -> str:
+        return f'{sample[1]}{{{label}="{escaped}"' + ("," if sample[0][-1] == "{" else "} ")
+
+    return _SAMPLE.sub(begun, f"{lines.rstrip()}\n" if lines.strip() else "")
 
 
 class MetricsMerges(Generic[T]):

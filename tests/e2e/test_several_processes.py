@@ -189,6 +189,48 @@ def test_a_process_that_is_killed_is_replaced_and_meanwhile_the_other_answers_an
         assert [answered(client, "stays").status_code for client in found] == [200, 200]
 
 
+def test_a_process_that_hangs_delays_the_replacement_of_no_other(
+    server: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, url = server
+    with clients_of_each(url, 2):
+        hangs, doomed = workers(process)
+    hangs.suspend()
+    try:
+        doomed.kill()
+        seconds = until(lambda: len(spawned(process.pid)) == 2)
+    finally:
+        hangs.resume()
+    # The supervisor gives up a process that hangs after a minute.
+    assert seconds < 30
+    with clients_of_each(url, 2):
+        assert hangs in workers(process)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_in_its_start_is_replaced_after_a_pause(new_home: Callable[[], Path]) -> None:
+    command = [ROOTSTOCK, "serve", "--server", "uvicorn", "--processes", "2", "--port", str(free_port())]
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home()), "ROOTSTOCK_DEMO": "false"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        until(lambda: len(spawned(process.pid)) == 2)
+        spawned(process.pid)[0].kill()
+        until(lambda: len(spawned(process.pid)) == 1)
+        assert until(lambda: len(spawned(process.pid)) == 2) > 4
+        process.terminate()
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_killed_some_time_after_the_stop_signal(new_home: Callable[[], Path]) -> None:
+    settings = {"ROOTSTOCK_PROCESSES": "2", "ROOTSTOCK_DEMO": "false", "ROOTSTOCK_GRACE_PERIOD": "1"}
+    with serving(new_home(), "uvicorn", log=[], **settings) as (process, client):
+        with clients_of_each(str(client.base_url), 2):
+            hangs, other = workers(process)
+        hangs.suspend()
+        process.terminate()
+        assert process.wait(HANG) == 0
+        assert psutil.wait_procs([hangs, other], 0)[1] == []
+
+
 def test_a_start_that_fails_in_a_process_ends_the_server_with_exit_code_3(new_home: Callable[[], Path]) -> None:
     home = new_home()
     (home / "store").write_text("not a folder")

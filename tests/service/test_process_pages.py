@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 
 def page(value: int) -> bytes:
-    return f"# TYPE rootstock_ready gauge\nrootstock_ready {value}\n".encode()
+    return f"# HELP rootstock_ready Ready\n# TYPE rootstock_ready gauge\nrootstock_ready {value}\n".encode()
 
 
 def folder(home: Path, number: int) -> Path:

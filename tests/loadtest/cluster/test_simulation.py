@@ -105,7 +105,7 @@ def test_a_woken_thread_waits_beside_others_and_a_thread_that_goes_on_does_not()
 
 
 def test_a_request_after_a_pause_and_a_batch_after_another_process_cost_more() -> None:
-    costs = ClusterCosts({(1, 16): 0.01}, pause=0.004, turn=0.002)
+    costs = ClusterCosts({(1, 16): 0.01}, pause=0.004, turn=0.2)
     two = replace(
         PLAN, replicas=2, policy="round-robin", phases=[SimulatedPhase("steady", 900)], rate=0.2, one_machine=True
     )
