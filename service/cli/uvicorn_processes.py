@@ -67,7 +67,8 @@ class ServerSupervisor(Multiprocess):
                 if process.parent_conn.recv():
                     self._started.add(process)
                 del self._asked[process]
-        except Exception:  # noqa: BLE001 - it has closed the pipe, or has sent what is no answer
+        except Exception:
+            # It has closed the pipe, or has sent what is no answer.
             return False
         return asked is None or now - asked < _SILENT_SECONDS
 
