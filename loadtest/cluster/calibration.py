@@ -78,7 +78,7 @@ def cluster_costs(setup: BenchmarkSetup) -> Outcome:
             _row(
                 "pause", f"a request after a pause of {PAUSE_S * 1e3:g} ms, beside all that", "ms", [parts.pause]
             ),
-            _row("turn", "a batch after one of another process on its core, beside all that", "ms", [parts.turn]),
+            _row("turn", "a batch after one of another process on its core ÷ another", "×", [1 + parts.turn]),
             _spread_row(spread),
             *(_late_row(beside, delays) for beside, delays in late.items()),
         ],

@@ -35,6 +35,7 @@ def test_the_kept_costs_grow_with_rows_and_with_tokens() -> None:
     costs = read_costs(COSTS_FILE)
     assert 0 < costs.pass_of(1, 16) < costs.pass_of(8, 16) < costs.pass_of(8, 64)
     assert costs.slowdown >= 1
+    assert 0 <= costs.turn < 1
     assert min(costs.request, costs.load, costs.slot, costs.client) > 0
 
 
@@ -72,6 +73,7 @@ def test_the_costs_of_a_real_replica_are_measured(setup: BenchmarkSetup) -> None
     costs = costs_of(run)
     assert 0 < costs.pass_of(1, 16) < costs.pass_of(32, 64)
     assert min(costs.load, costs.client) > 0
+    assert 0 <= costs.turn < 1
 
 
 @pytest.mark.slow
