@@ -33,7 +33,7 @@ class SharedCores:
         cores: int,
         slowdown: float = 1.0,
         late: Sequence[Sequence[float]] = (),
-        seed: int = 0,
+        seed: str = "",
     ) -> None:
         self._environment = environment
         self._cores = cores

@@ -33,7 +33,7 @@ class ClusterCosts:
     request costs beside its batch. `load` is an adapter's load from the store, `slot` one into a slot, `client`
     the load generator's work for a request. `slowdown` is how many times as long work takes while all cores work.
     `adapter_bytes` is the memory of an adapter. `pause` is what a request costs beside after the cores have
-    paused for `PAUSE_S`. `turn` is the share that a batch takes longer after one of another process on its core.
+    paused for `PAUSE_S`. `turn` is the share that a pass takes longer after another process on its core.
     `late` has samples of the time that a woken thread waits for a core: first beside one other thread, then
     beside two. `spread` has samples of the time of a batch ÷ its mean.
     """

@@ -101,7 +101,7 @@ class SimulatedReplica:
         answer: Callable[[SimulatedRequest, Fate], None],
         loaded: Callable[[], None],
         began: Callable[[int], None],
-        seed: int = 0,
+        seed: str = "",
     ) -> None:
         self._environment = environment
         self._cores = cores
@@ -213,14 +213,15 @@ class SimulatedReplica:
             return
         for row in rows:
             self._admission.take(row.ticket, row.cost)
-        seconds = self._costs.batch_of(len(rows), max(row.cost for row in rows))
+        tokens = max(row.cost for row in rows)
+        seconds = self._costs.batch_of(len(rows), tokens)
+        if self._cores.user not in (None, self):
+            seconds += self._costs.turn * self._costs.pass_of(len(rows), tokens)
+        self._cores.user = self
         placed = self.places.slot_loads - loads
         self._count_batch(placed)
         seconds += self._costs.slot * placed
         seconds *= self._dice.choice(self._costs.spread)
-        if self._cores.user not in (None, self):
-            seconds *= 1 + self._costs.turn
-        self._cores.user = self
         self._cores.work(seconds, self._ran, (rows, leased))
 
     def _is_gone(self, row: Row) -> bool:

@@ -97,13 +97,17 @@ class ClusterSimulation:
         self._costs = costs
         self._environment = Environment()
         pinned = plan.cores if plan.one_machine else 0
-        self._pinned = [SharedCores(self._environment, 1, costs.slowdown, costs.late, i) for i in range(pinned)]
+        self._pinned = [
+            SharedCores(self._environment, 1, costs.slowdown, costs.late, f"core {i} of {plan.seed}")
+            for i in range(pinned)
+        ]
         self._client = SerialThread(AnyCore(self._pinned)) if self._pinned else None
         self._policy = policy_of(plan.policy, plan.adapters, plan.replicas, plan.seed)
         self._adapters = zipf(plan.adapters, plan.seed)
         self._gaps = arrivals(plan.rate, plan.seed)
         self._dice = random.Random(plan.seed)  # noqa: S311 - a simulation, no secrets
         self._keys = count()
+        self._starts = 0
         self._waiting = [0] * plan.replicas
         self._up = list(range(plan.replicas))
         self.latencies = array("d")
@@ -167,11 +171,16 @@ class ClusterSimulation:
         )
 
     def _start(self, place: int) -> SimulatedReplica:
+        # Each start draws other times.
+        self._starts += 1
+        seed = f"{self._starts} of {self._plan.seed}"
         if self._pinned:
             cores = self._pinned[place % len(self._pinned)]
         else:
             costs = self._costs
-            cores = SharedCores(self._environment, self._plan.cores, costs.slowdown, costs.late, place)
+            cores = SharedCores(
+                self._environment, self._plan.cores, costs.slowdown, costs.late, f"machine {seed}"
+            )
         return SimulatedReplica(
             self._environment,
             cores,
@@ -180,7 +189,7 @@ class ClusterSimulation:
             self._answer,
             self._count_load,
             self._count_batch,
-            self._plan.seed + place,
+            seed,
         )
 
     def _count_load(self) -> None:
