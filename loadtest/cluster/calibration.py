@@ -41,8 +41,8 @@ _TOKEN_SIZES = (16, 32, 64)
 _CPU_TIME = "CPU time of one core; `stages` has the forward pass by rows and tokens"
 _BESIDE_S, _QUICK_BESIDE_S = 3.0, 0.3
 _PASSES, _QUICK_PASSES = 11, 5
-# All adapters of the load have a slot, so that none is loaded during it.
-_ADAPTERS, _QUICK_ADAPTERS = 48, 8
+# All have a slot in a server's default settings.
+_ADAPTERS, _QUICK_ADAPTERS = 48, 24
 _WAKING_S, _QUICK_WAKING_S = 10.0, 1.0
 
 

@@ -67,7 +67,7 @@ class ClusterCosts:
         return self.pause * min(1.0, seconds / PAUSE_S)
 
     def at_speed(self, pass_seconds: float, rows: int, tokens: int) -> ClusterCosts:
-        """Return the costs where a pass of this size takes so long, and all else in proportion."""
+        """Return the costs where a pass of this size takes so long. The waits for a core stay as they are."""
         factor = pass_seconds / self.pass_of(rows, tokens)
         times = ("batch", "request", "load", "slot", "client", "pause")
         return replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from rootstock.loadtest.cluster.live_cluster import (
 )
 from rootstock.loadtest.cluster.window import WindowFigures
 from rootstock.loadtest.fixtures.setup import BenchmarkSetup
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 _LEVELS = (1, 2, 4, 8, 16, 32)
 _SHARED_LEVELS = (8, 16, 32)
@@ -38,9 +41,9 @@ class ServerCosts:
     """CPU milliseconds of the parts of a request in a loaded server.
 
     `request` is what a request costs beside its batch, `batch` what a batch costs beside its pass. `client` is
-    the load generator's work, and `load` an adapter's load from the store. `pause` is what a request costs beside
-    that after a pause of PAUSE_S. `turn` is no time: it is the share of a pass that it takes longer if another
-    process has worked on its core.
+    the load generator's work, and `load` an adapter's load from the store. `pause` is what a pause of PAUSE_S
+    adds to the next request. `turn` is no time: it is the share of a pass that it takes longer if another process
+    has worked on its core.
     """
 
     request: float
@@ -84,10 +87,21 @@ def server_costs(windows: Sequence[LoadedWindow], known: ClusterCosts) -> Server
         # As shares of all, so that each load counts alike.
         parts.append([part / all_ms for part in each])
         left.append(1 - (pass_ms + slots_ms) / all_ms)
-    found, *_ = np.linalg.lstsq(np.array(parts), np.array(left), rcond=None)
-    request, batch, load, pause, turn = (max(0.0, float(one)) for one in found)
+    request, batch, load, pause, turn = least_squares(np.array(parts), np.array(left))
     client = min(request, *clients)
     return ServerCosts(request - client, batch, client, load, pause, turn)
+
+
+def least_squares(columns: Matrix, right: Matrix) -> list[float]:
+    """Return factors of the columns, without those that would be below 0."""
+    kept = list(range(columns.shape[1]))
+    while True:
+        found, *_ = np.linalg.lstsq(columns[:, kept], right, rcond=None)
+        if (found >= 0).all():
+            break
+        kept = [column for column, factor in zip(kept, found, strict=True) if factor > 0]
+    factors = dict(zip(kept, found.tolist(), strict=True))
+    return [factors.get(column, 0.0) for column in range(columns.shape[1])]
 
 
 def server_windows(
@@ -136,5 +150,5 @@ def _listed(levels: Sequence[int]) -> str:
 
 def _mean_pause(rate: float, latency: float) -> float:
     """Return the mean pause before a request, as a share of PAUSE_S and at most 1, if requests come at random."""
-    # No request is under way with this probability, and the pause is exponential then.
+    # About this probability has a server without requests, and the pause is exponential then.
     return float(np.exp(-rate * latency) * (1 - np.exp(-rate * PAUSE_S)) / (rate * PAUSE_S))

@@ -99,7 +99,7 @@ def _median(windows: Sequence[WindowFigures] | Sequence[PhaseFigures], figure: s
 def cluster_validation(setup: BenchmarkSetup, costs: ClusterCosts | None = None) -> Outcome:
     """Measure real clusters and return the largest errors of their simulations.
 
-    The last row is of the real replicas alone: cold loads with affinity ÷ those of random routing.
+    The last row is of the real replicas alone: loads into slots with affinity ÷ those of random routing.
     """
     costs = costs or read_costs(COSTS_FILE)
     reference = ReferencePass(setup.export)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 # Seconds that a process may leave the supervisor without an answer, from its start on. The interpreter starts
 # before the first one, and on a busy machine many that start at once take their time.
 _SILENT_SECONDS = 60.0
+# Seconds without a look at the processes after which the supervisor was stopped, and they probably with it.
+_AWAY_SECONDS = 5.0
 # Seconds before a process that ended in its start is replaced. It may have ended for want of memory.
 _PAUSE_SECONDS = 5.0
+# Seconds that the kernel may take to end a process that is killed, before the supervisor looks at the others.
+_KILL_SECONDS = 1.0
 # Seconds that a process may take to end after the time of the requests that it has admitted.
 _END_SECONDS = 30.0
 
@@ -45,12 +50,26 @@ class ServerSupervisor(Multiprocess):
         # The processes that have answered that they serve.
         self._started: set[Process] = set()
         self._ended: dict[Process, float] = {}
+        self._looked = time.monotonic()
+
+    def run(self) -> None:
+        """Serve until a signal comes. After a fault, end the processes, and raise it."""
+        try:
+            super().run()
+        except BaseException:
+            self.terminate_all()
+            self.join_all()
+            raise
 
     def keep_subprocess_alive(self) -> None:
         """Replace the processes that have ended or do not answer. Wait for the answer of none."""
+        now = time.monotonic()
+        if now - self._looked > _AWAY_SECONDS:
+            self._asked = dict.fromkeys(self._asked, now)
         for place, process in enumerate(self.processes):
             if not self.should_exit.is_set() and not self._answers(process):
                 self._replace(place)
+        self._looked = time.monotonic()
 
     def _answers(self, process: Process) -> bool:
         """Ask a process once it has answered the last question. Return False once it has ended or hangs."""
@@ -67,6 +86,7 @@ class ServerSupervisor(Multiprocess):
                 if process.parent_conn.recv():
                     self._started.add(process)
                 del self._asked[process]
+                return True
         except Exception:
             # It has closed the pipe, or has sent what is no answer.
             return False
@@ -75,15 +95,25 @@ class ServerSupervisor(Multiprocess):
     def _replace(self, place: int) -> None:
         old, now = self.processes[place], time.monotonic()
         old.kill()
-        old.join()
+        old.process.join(_KILL_SECONDS)
+        if old.process.is_alive():
+            return
         if old.exitcode == STARTUP_FAILURE:
             # It would fail in the same way again.
             self.should_exit.set()
             return
         if old not in self._started and now - self._ended.setdefault(old, now) < _PAUSE_SECONDS:
             return
-        new = self.processes[place] = Process(self.config, self.sockets)
-        new.start()
+        try:
+            new = Process(self.config, self.sockets)
+            new.start()
+        except OSError as error:
+            # The next try comes after a pause.
+            self._started.discard(old)
+            self._ended[old] = now
+            structlog.get_logger().warning("process cannot start", error=str(error), ended=old.pid)
+            return
+        self.processes[place] = new
         self._asked.pop(old, None)
         self._ended.pop(old, None)
         self._started.discard(old)
@@ -97,11 +127,17 @@ class ServerSupervisor(Multiprocess):
             if process.process.is_alive():
                 structlog.get_logger().warning("process that does not stop is killed", process=process.pid)
                 process.kill()
-                process.join()
+                process.process.join(_KILL_SECONDS)
 
     def handle_hup(self) -> None:
         """Stop, as one process does when its terminal closes; uvicorn would start the processes anew."""
         self.handle_term()
+
+    def handle_ttin(self) -> None:
+        """Keep the number of processes, which the settings state; uvicorn would add one."""
+
+    def handle_ttou(self) -> None:
+        """Keep the number of processes, also if a terminal sends this to a program in the background."""
 
     def terminate_all(self) -> None:
         """Stop the processes. The port closes with the last one, so that nobody waits there for an answer."""
@@ -133,5 +169,12 @@ def serve_processes(settings: Settings) -> int:
     listener = config.bind_socket()
     listener.listen(config.backlog)
     supervisor = ServerSupervisor(config, [listener], settings.drain_delay + settings.grace_period)
-    supervisor.run()
+    try:
+        supervisor.run()
+    except OSError as error:
+        sys.stderr.write(
+            f"rootstock: not all of {settings.processes} processes can start: {error}; lower "
+            "ROOTSTOCK_PROCESSES, or raise the limits of processes, open files and memory\n"
+        )
+        return EXIT_CODE
     return EXIT_CODE if any(process.exitcode == EXIT_CODE for process in supervisor.processes) else 0

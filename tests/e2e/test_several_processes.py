@@ -189,20 +189,31 @@ def test_a_process_that_is_killed_is_replaced_and_meanwhile_the_other_answers_an
         assert [answered(client, "stays").status_code for client in found] == [200, 200]
 
 
+def killed(doomed: psutil.Process, process: subprocess.Popen[str]) -> Callable[[], bool]:
+    """Kill a process and return a test of whether the server has another one in its place."""
+    known = {one.pid for one in spawned(process.pid)}
+    doomed.kill()
+    return lambda: bool({one.pid for one in spawned(process.pid)} - known)
+
+
 def test_a_process_that_hangs_delays_the_replacement_of_no_other(
     server: tuple[subprocess.Popen[str], str],
 ) -> None:
     process, url = server
-    with clients_of_each(url, 2):
-        hangs, doomed = workers(process)
-    hangs.suspend()
-    try:
-        doomed.kill()
-        seconds = until(lambda: len(spawned(process.pid)) == 2)
-    finally:
-        hangs.resume()
-    # The supervisor gives up a process that hangs after a minute.
-    assert seconds < 30
+    # In both orders: the supervisor looks at one process after the other.
+    for first in (0, 1):
+        with clients_of_each(url, 2):
+            both = workers(process)
+        hangs, doomed = both[first], both[1 - first]
+        hangs.suspend()
+        try:
+            # The supervisor asks twice a second.
+            time.sleep(1.5)
+            seconds = until(killed(doomed, process))
+        finally:
+            hangs.resume()
+        # The supervisor gives up a process that hangs after a minute.
+        assert seconds < 30
     with clients_of_each(url, 2):
         assert hangs in workers(process)
 
@@ -212,22 +223,53 @@ def test_a_process_that_is_killed_in_its_start_is_replaced_after_a_pause(new_hom
     command = [ROOTSTOCK, "serve", "--server", "uvicorn", "--processes", "2", "--port", str(free_port())]
     environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home()), "ROOTSTOCK_DEMO": "false"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        until(lambda: len(spawned(process.pid)) == 2)
-        spawned(process.pid)[0].kill()
-        until(lambda: len(spawned(process.pid)) == 1)
-        assert until(lambda: len(spawned(process.pid)) == 2) > 4
-        process.terminate()
+        try:
+            until(lambda: len(spawned(process.pid)) == 2)
+            spawned(process.pid)[0].kill()
+            until(lambda: len(spawned(process.pid)) == 1)
+            assert until(lambda: len(spawned(process.pid)) == 2) > 3
+        finally:
+            process.terminate()
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_killed_some_time_after_the_stop_signal(new_home: Callable[[], Path]) -> None:
+def test_a_process_that_hangs_is_replaced_and_a_server_that_was_stopped_as_a_whole_goes_on(
+    new_home: Callable[[], Path],
+) -> None:
+    settings = {"ROOTSTOCK_PROCESSES": "2", "ROOTSTOCK_DEMO": "false"}
+    with serving(new_home(), "uvicorn", log=[], **settings) as (process, client):
+        with clients_of_each(str(client.base_url), 2):
+            both = workers(process)
+        parent = psutil.Process(process.pid)
+        for _ in range(3):
+            for one in (parent, *both):
+                one.suspend()
+            # Longer than a process may be silent.
+            time.sleep(62)
+            for one in (parent, *both):
+                one.resume()
+            # The supervisor looks twice a second.
+            time.sleep(3)
+            assert workers(process) == both
+        both[0].suspend()
+        assert until(lambda: not both[0].is_running()) > 30
+        with clients_of_each(str(client.base_url), 2):
+            assert both[1] in workers(process)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_killed_half_a_minute_after_its_time_to_stop(
+    new_home: Callable[[], Path],
+) -> None:
     settings = {"ROOTSTOCK_PROCESSES": "2", "ROOTSTOCK_DEMO": "false", "ROOTSTOCK_GRACE_PERIOD": "1"}
     with serving(new_home(), "uvicorn", log=[], **settings) as (process, client):
         with clients_of_each(str(client.base_url), 2):
             hangs, other = workers(process)
         hangs.suspend()
         process.terminate()
+        began = time.monotonic()
         assert process.wait(HANG) == 0
+        assert time.monotonic() - began > 30
         assert psutil.wait_procs([hangs, other], 0)[1] == []
 
 

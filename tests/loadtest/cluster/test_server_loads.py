@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from rootstock.loadtest.cluster.costs import ClusterCosts
 from rootstock.loadtest.cluster.live_cluster import REFERENCE_ROWS
-from rootstock.loadtest.cluster.server_loads import LoadedWindow, ServerCosts, server_costs
+from rootstock.loadtest.cluster.server_loads import LoadedWindow, ServerCosts, least_squares, server_costs
 from rootstock.loadtest.cluster.window import WindowFigures
 
 KNOWN = ClusterCosts({(1, 16): 0.005, (32, 16): 0.1}, slot=0.0005)
@@ -54,12 +56,10 @@ def test_the_costs_behind_some_loads_are_found_again() -> None:
     assert asdict(server_costs(windows, KNOWN)) == pytest.approx(asdict(COSTS))
 
 
-def test_no_part_of_a_request_is_below_nothing() -> None:
-    cheaper = ServerCosts(request=0.7, batch=1.5, client=0.1, load=4.0, pause=-1.0, turn=0.05)
-    windows = [
-        *(window(rows, cheaper) for rows in (1, 2, 8, 16)),
-        window(1.2, cheaper, pause=0.5),
-        window(2, cheaper, shared=True),
-        window(4, cheaper, cold=0.3),
-    ]
-    assert server_costs(windows, KNOWN).pause == 0
+def test_a_part_below_nothing_is_left_out_of_the_fit() -> None:
+    """The others are those of a fit without it, as scipy's nnls finds them."""
+    columns = np.random.default_rng(0).random((12, 5))
+    right = columns @ [0.7, 1.5, -1.0, 3.0, 0.1]
+    found = least_squares(columns, right)
+    assert found == pytest.approx(nnls(columns, right)[0])
+    assert found[2] == 0
