@@ -233,6 +233,25 @@ def test_a_process_that_is_killed_in_its_start_is_replaced_after_a_pause(new_hom
 
 
 @pytest.mark.slow
+def test_a_replacement_that_cannot_start_is_tried_again(new_home: Callable[[], Path]) -> None:
+    log: list[str] = []
+    settings = {"ROOTSTOCK_PROCESSES": "2", "ROOTSTOCK_DEMO": "false"}
+    with serving(new_home(), "uvicorn", log=log, **settings) as (process, client):
+        with clients_of_each(str(client.base_url), 2):
+            doomed = workers(process)[0]
+        parent = psutil.Process(process.pid)
+        limits = parent.rlimit(psutil.RLIMIT_NOFILE)
+        # Without a file for the pipe to it, no process starts.
+        parent.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+        doomed.kill()
+        until(lambda: any("process cannot start" in line for line in log))
+        assert client.get("/livez").is_success
+        parent.rlimit(psutil.RLIMIT_NOFILE, limits)
+        with clients_of_each(str(client.base_url), 2):
+            assert len(workers(process)) == 2
+
+
+@pytest.mark.slow
 def test_a_process_that_hangs_is_replaced_and_a_server_that_was_stopped_as_a_whole_goes_on(
     new_home: Callable[[], Path],
 ) -> None:
