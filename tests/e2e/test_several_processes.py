@@ -303,6 +303,19 @@ def test_a_start_that_fails_in_a_process_ends_the_server_with_exit_code_3(new_ho
     assert "Traceback" not in done.stderr
 
 
+def test_processes_that_the_system_refuses_to_start_end_the_server_with_exit_code_3(
+    new_home: Callable[[], Path],
+) -> None:
+    environment = {**os.environ, "ROOTSTOCK_HOME": str(new_home())}
+    serve = [ROOTSTOCK, "serve", "--port", str(free_port()), "--server", "uvicorn", "--processes", "2"]
+    # The parent's own files leave no room for the pipes to its processes.
+    limited = ["bash", "-c", 'ulimit -n 12; exec "$@"', "-", *serve]
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, timeout=HANG, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "lower ROOTSTOCK_PROCESSES, or raise the limits" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("server_kind", ["uvicorn", "bentoml"])
 def test_while_processes_are_killed_under_load_no_answer_is_wrong_and_only_the_killed_lose_requests(
