@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from queue import Queue as ThreadQueue
@@ -16,13 +16,7 @@ import numpy as np
 from rootstock.adapters.bundle import Limits
 from rootstock.adapters.home.home import Home
 from rootstock.loadtest.cluster.costs import BESIDE, PAUSE_S, ClusterCosts
-from rootstock.loadtest.cluster.live_cluster import (
-    REFERENCE_ROWS,
-    TOKENS,
-    AdapterHome,
-    ReferencePass,
-    adapter_home,
-)
+from rootstock.loadtest.cluster.live_cluster import AdapterHome, ReferencePass, adapter_home, pass_seconds
 from rootstock.loadtest.cluster.server_loads import server_costs, server_windows
 from rootstock.loadtest.cluster.wake_delay import wake_delays
 from rootstock.loadtest.fixtures.registration import digests_of
@@ -124,23 +118,11 @@ def _passes(setup: BenchmarkSetup) -> dict[tuple[int, int], float]:
         bench = open_bench(setup.export, tokens, 1)
         for rows in _ROW_SIZES:
             batch = bench.batch(bench.encoded[:rows], range(1, rows + 1))
-            run = _timed(lambda bench=bench, batch=batch: bench.runner.run(batch))  # type: ignore[misc]
-            found[rows, tokens] = median_interval(
-                [run() for _ in range(setup.count(_PASSES, _QUICK_PASSES))]
-            ).median
+            # The first one takes longer.
+            pass_seconds(bench.runner, batch)
+            times = [pass_seconds(bench.runner, batch) for _ in range(setup.count(_PASSES, _QUICK_PASSES))]
+            found[rows, tokens] = median_interval(times).median
     return found
-
-
-def _timed(work: Callable[[], Any]) -> Callable[[], float]:
-    """Return a function that does the work and returns its CPU seconds. It has been done once."""
-    work()
-
-    def timed() -> float:
-        begin = time.thread_time()
-        work()
-        return time.thread_time() - begin
-
-    return timed
 
 
 def _slowdown(setup: BenchmarkSetup) -> float:
@@ -167,13 +149,13 @@ def _on_cores(count: int, export: Path, seconds: float) -> float:
 
 def _pass_for(export: Path, seconds: float, barrier: Barrier, results: ThreadQueue[float]) -> None:
     """Run passes for some seconds, at the same time as the other processes, and put their median."""
-    bench = open_bench(export, TOKENS, 1)
-    batch = bench.batch(bench.encoded[:REFERENCE_ROWS], range(1, REFERENCE_ROWS + 1))
-    run = _timed(lambda: bench.runner.run(batch))
+    reference = ReferencePass(export)
+    # The first one takes longer.
+    reference.seconds()
     barrier.wait(60)
     end, found = time.monotonic() + seconds, []
     while time.monotonic() < end:
-        found.append(run())
+        found.append(reference.seconds())
     results.put(median_interval(found).median)
 
 

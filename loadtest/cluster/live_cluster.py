@@ -24,6 +24,7 @@ from rootstock.loadtest.load.trial import GeneratorFailed
 from rootstock.loadtest.measure.interval import median_interval
 from rootstock.loadtest.measure.machine import ROOT
 from rootstock.loadtest.measure.processes import pin
+from rootstock.service.engine.encode.batch import Batch
 from rootstock.service.engine.encode.modalities.text import Tokenizer
 from rootstock.service.engine.runners.onnx.runner import OnnxRunner
 
@@ -51,19 +52,27 @@ class ReferencePass:
         self._bench = open_bench(export, TOKENS, 1)
         self._batch = self._bench.batch(self._bench.encoded[:REFERENCE_ROWS], range(1, REFERENCE_ROWS + 1))
 
+    def seconds(self) -> float:
+        """Return the CPU seconds of one pass."""
+        return pass_seconds(self._bench.runner, self._batch)
+
     def ms(self) -> float:
         """Return its CPU milliseconds: the median of some passes on each core."""
         earlier, found = os.sched_getaffinity(0), []
         try:
             for core in earlier:
                 os.sched_setaffinity(0, {core})
-                for _ in range(_REFERENCE_PASSES):
-                    begin = time.thread_time()
-                    self._bench.runner.run(self._batch)
-                    found.append(1e3 * (time.thread_time() - begin))
+                found += [1e3 * self.seconds() for _ in range(_REFERENCE_PASSES)]
         finally:
             os.sched_setaffinity(0, earlier)
         return median_interval(found).median
+
+
+def pass_seconds(runner: OnnxRunner, batch: Batch) -> float:
+    """Return the CPU seconds of a forward pass."""
+    begin = time.thread_time()
+    runner.run(batch)
+    return time.thread_time() - begin
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,6 @@ class LiveCluster:
         clients: int = 0,
         rate: float = 0.0,
         seed: int = 0,
-        adapters: int | None = None,
     ) -> WindowFigures:
         """Load the replicas and return the figures of a window. Raise GeneratorFailed if a request fails.
 
@@ -91,7 +99,7 @@ class LiveCluster:
         plan = ClientPlan(
             [int(server.url.rpartition(":")[2]) for server in self.servers],
             [server.pid for server in self.servers],
-            self.home.names[:adapters],
+            self.home.names,
             self.home.texts,
             policy,
             clients,

@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -35,6 +37,19 @@ _KILL_SECONDS = 1.0
 _END_SECONDS = 30.0
 
 
+@dataclass
+class ProcessWatch:
+    """The supervisor's notes on a process, with times of the monotonic clock.
+
+    `asked` is the time of the question that it has not answered yet. `started` says that it has answered that it
+    serves. `ended` is the time from which a pause counts: it was found ended, or its replacement could not start.
+    """
+
+    asked: float | None = None
+    started: bool = False
+    ended: float | None = None
+
+
 class ServerSupervisor(Multiprocess):
     """uvicorn's supervisor, which waits for no process that hangs, and logs what it replaces.
 
@@ -45,11 +60,7 @@ class ServerSupervisor(Multiprocess):
         """Take the seconds from the signal until a process has answered all that it has admitted."""
         super().__init__(config, sockets)
         self._stop_seconds = stop_seconds
-        # When each process got the question that it has not answered yet.
-        self._asked: dict[Process, float] = {}
-        # The processes that have answered that they serve.
-        self._started: set[Process] = set()
-        self._ended: dict[Process, float] = {}
+        self._watches: defaultdict[Process, ProcessWatch] = defaultdict(ProcessWatch)
         self._looked = time.monotonic()
 
     def run(self) -> None:
@@ -65,7 +76,8 @@ class ServerSupervisor(Multiprocess):
         """Replace the processes that have ended or do not answer. Wait for the answer of none."""
         now = time.monotonic()
         if now - self._looked > _AWAY_SECONDS:
-            self._asked = dict.fromkeys(self._asked, now)
+            for watch in self._watches.values():
+                watch.asked = watch.asked and now
         for place, process in enumerate(self.processes):
             if not self.should_exit.is_set() and not self._answers(process):
                 self._replace(place)
@@ -77,23 +89,22 @@ class ServerSupervisor(Multiprocess):
         process.child_conn.close()
         if not process.process.is_alive():
             return False
-        now, asked = time.monotonic(), self._asked.get(process)
+        now, watch = time.monotonic(), self._watches[process]
         try:
-            if asked is None:
+            if watch.asked is None:
                 process.parent_conn.send(b"ping")
-                self._asked[process] = now
+                watch.asked = now
             elif process.parent_conn.poll(0):
-                if process.parent_conn.recv():
-                    self._started.add(process)
-                del self._asked[process]
-                return True
+                watch.started |= process.parent_conn.recv()
+                watch.asked = None
         except Exception:
             # It has closed the pipe, or has sent what is no answer.
             return False
-        return asked is None or now - asked < _SILENT_SECONDS
+        return watch.asked is None or now - watch.asked < _SILENT_SECONDS
 
     def _replace(self, place: int) -> None:
-        old, now = self.processes[place], time.monotonic()
+        old = self.processes[place]
+        now, watch = time.monotonic(), self._watches[old]
         old.kill()
         old.process.join(_KILL_SECONDS)
         if old.process.is_alive():
@@ -102,21 +113,20 @@ class ServerSupervisor(Multiprocess):
             # It would fail in the same way again.
             self.should_exit.set()
             return
-        if old not in self._started and now - self._ended.setdefault(old, now) < _PAUSE_SECONDS:
-            return
+        if not watch.started:
+            watch.ended = watch.ended or now
+            if now - watch.ended < _PAUSE_SECONDS:
+                return
         try:
             new = Process(self.config, self.sockets)
             new.start()
         except OSError as error:
             # The next try comes after a pause.
-            self._started.discard(old)
-            self._ended[old] = now
+            watch.started, watch.ended = False, now
             structlog.get_logger().warning("process cannot start", error=str(error), ended=old.pid)
             return
         self.processes[place] = new
-        self._asked.pop(old, None)
-        self._ended.pop(old, None)
-        self._started.discard(old)
+        del self._watches[old]
         structlog.get_logger().warning("process replaced", ended=old.pid, exit_code=old.exitcode, began=new.pid)
 
     def join_all(self) -> None:

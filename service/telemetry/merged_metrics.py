@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-
 # A line with a sample: its name, then its labels or a space (Prometheus's text format 0.0.4).
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{| )", re.MULTILINE)
 _HEAD = "# HELP "
